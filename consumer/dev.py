@@ -1,0 +1,103 @@
+"""Everything on a laptop: an embedded SQS (moto's server), the consumer, and the web app; main thread."""
+
+import json
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from consumer import sqs
+from consumer.errors import SettingsError
+from consumer.reload import PROGRAM
+
+#: As our shipped queues have it; short visibility, so that a killed worker's jobs are seen again soon.
+ATTEMPTS_MAX = 10
+VISIBILITY_SECONDS = 30
+LOOK_SECONDS = 0.1
+#: Longer than a worker's own stop.
+STOP_SECONDS = 4.0
+
+
+def run(*, module: str, app_dir: Path, port: int, command: Sequence[str]) -> int:
+    """Run until Ctrl-C or until COMMAND ends; returns its exit code."""
+    with embedded_sqs(port) as environment:
+        click.echo(f"embedded SQS: {environment['JOBRUNNER_QUEUE_URL']}\nfor another terminal:\n")
+        for name, value in environment.items():
+            click.echo(f"  export {name}={shlex.quote(value)}")
+        click.echo('  jobrunner enqueue METHOD \'{"name": "value"}\'   # METHOD: see jobrunner methods\n')
+        worker = [*PROGRAM, "consume", "--reload", "--module", module, "--app-dir", str(app_dir)]
+        return _run_all([worker, list(command)] if command else [worker], {**os.environ, **environment})
+
+
+@contextmanager
+def embedded_sqs(port: int = 0) -> Iterator[dict[str, str]]:
+    """Run an SQS of our own with a queue and its dead-letter queue; gives the environment that leads there."""
+    try:
+        from moto.server import ThreadedMotoServer
+    except ImportError:
+        raise SettingsError(
+            "the embedded SQS is not installed: pip install 'jobrunner[dev]'. "
+            "Or run ElasticMQ and `jobrunner consume` against it"
+        ) from None
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request otherwise
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    try:
+        address = "http://{}:{}".format(*server.get_host_and_port())
+        environment = {
+            "AWS_ENDPOINT_URL_SQS": address,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        os.environ.update(environment)  # for our own client as for the children
+        environment["JOBRUNNER_QUEUE_URL"] = _create_queues(address)
+        yield environment
+    finally:
+        server.stop()
+
+
+def _create_queues(address: str) -> str:
+    client = sqs.Endpoint(address).client(read_seconds=10, attempts=1, connections=1, connect_seconds=10)
+    dead = client.create_queue(QueueName="jobs-dead")["QueueUrl"]
+    arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": ATTEMPTS_MAX})
+    attributes = {"VisibilityTimeout": str(VISIBILITY_SECONDS), "RedrivePolicy": redrive}
+    url: str = client.create_queue(QueueName="jobs", Attributes=attributes)["QueueUrl"]
+    return url
+
+
+def _run_all(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> int:
+    """Run programs side by side until one ends or a signal comes, then end the others."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
+    children = [subprocess.Popen(command, env=environment) for command in commands]
+    while not received and all(child.poll() is None for child in children):
+        time.sleep(LOOK_SECONDS)
+    if signal.SIGINT not in received:  # Ctrl-C has reached the children by itself: a second one would cut them off
+        _terminate(children)
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(child.poll() is None for child in children) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+    _terminate(children)
+    codes = [child.wait() for child in children]
+    return 0 if received else max(abs(code) for code in codes)
+
+
+def _terminate(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.terminate()

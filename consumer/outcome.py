@@ -1,0 +1,52 @@
+"""How a delivery ended, and when its message may be seen again; pure rules, no thread."""
+
+import random
+from dataclasses import dataclass
+
+#: A failure waits about 5 s, then twice as long each time, up to 15 min.
+FAILURE_SECONDS, FAILURE_SECONDS_MAX = 5, 900
+#: A method nobody knows yet is often a deploy under way: minutes, not seconds.
+UNKNOWN_SECONDS, UNKNOWN_SECONDS_MAX = 30, 300
+HAND_BACK_SECONDS_MAX = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The word for the log, and what happens to the message: deleted, or visible again after a while."""
+
+    name: str
+    release_seconds: int | None = None
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the message has done its work."""
+        return self.release_seconds is None
+
+
+DONE = Outcome("done")
+#: A cron's message that came too late to be worth running: the one unrun message that is deleted.
+EXPIRED = Outcome("expired")
+
+
+def failed(name: str, attempt: int) -> Outcome:
+    """Give a failure's outcome: exponential, jittered backoff."""
+    return Outcome(name, _backoff(FAILURE_SECONDS, FAILURE_SECONDS_MAX, attempt))
+
+
+def unknown_method(attempt: int) -> Outcome:
+    """Give the outcome of a call whose method is not here, or not yet."""
+    return Outcome("unknown_method", _backoff(UNKNOWN_SECONDS, UNKNOWN_SECONDS_MAX, attempt))
+
+
+def handed_back(attempt: int) -> Outcome:
+    """Give the outcome of a delivery that this process did not finish.
+
+    A first attempt goes back at once. Later ones wait some seconds at random, more with each attempt:
+    a rolling restart would otherwise hunt one long job through every worker, an attempt each.
+    """
+    return Outcome("handed_back", round(random.uniform(0, min(4 * (attempt - 1), HAND_BACK_SECONDS_MAX))))
+
+
+def _backoff(seconds: int, seconds_max: int, attempt: int) -> int:
+    doubled = seconds << min(attempt - 1, 20)
+    return round(min(doubled, seconds_max) * random.uniform(0.75, 1.0))

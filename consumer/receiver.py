@@ -1,0 +1,113 @@
+"""Asks SQS for deliveries and hands them to the pool; threads "receiver-N"."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from consumer.demand import Demand
+from consumer.errors import QueueError
+from consumer.lease import Lease, Leases
+from consumer.outage import Outage
+from consumer.outcome import handed_back
+from consumer.settler import Settler
+from consumer.sqs import CONNECT_SECONDS, POLL_MARGIN_SECONDS, Queue
+
+#: A message's lease may have begun this long before its answer reached us. Not since the request
+#: was sent: a long poll waits up to 20 s first, and the whole lease would look spent.
+ANSWER_SECONDS_MAX = 1.0
+#: A receive that is out for longer waits on an empty queue.
+ROUND_TRIP_SECONDS = 0.5
+#: While finished jobs cannot be deleted, look again this often.
+STUCK_SECONDS = 0.5
+
+
+class Receiver:
+    """One loop, run by several threads; `Demand` decides whose turn it is and for how many."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        wait_seconds: int,
+        demand: Demand,
+        leases: Leases,
+        settler: Settler,
+        submit: Callable[[list[Lease]], None],
+        on_admitted: Callable[[], None],
+        on_empty: Callable[[], None],
+        outage: Outage,
+    ) -> None:
+        self._queue = queue
+        self._wait_seconds = wait_seconds
+        self._demand = demand
+        self._leases = leases
+        self._settler = settler
+        self._submit = submit
+        self._on_admitted = on_admitted
+        self._on_empty = on_empty
+        self._outage = outage
+        self._stopped = threading.Event()
+        self._out_since: dict[int, float] = {}
+
+    def loop(self) -> None:
+        """Wait for a turn, receive, submit; until stopped."""
+        while most := self._demand.next_ask():
+            self._wait_out_outages()
+            started = time.monotonic()
+            fresh = [] if self._stopped.is_set() else self._receive(most)
+            self._demand.received(asked=most, count=len(fresh), seconds=time.monotonic() - started)
+            if self._stopped.is_set():
+                self.hand_back(fresh)
+            else:
+                self._submit(fresh)
+
+    def stop(self) -> None:
+        """Receive no more; what a receive under way still brings is handed back."""
+        self._stopped.set()
+        self._demand.stop()
+
+    def hand_back(self, leases: list[Lease]) -> None:
+        """Give deliveries that were not started back to the queue."""
+        for lease in leases:
+            self._settler.settle(lease, handed_back(lease.delivery.attempt))
+            self._demand.dropped()
+
+    def seconds_out(self) -> float:
+        """Say how long the oldest receive under way has been out; 0 if none is."""
+        return time.monotonic() - min(self._out_since.copy().values(), default=time.monotonic())
+
+    def stuck_seconds(self) -> float:
+        """Say when a receive has been out for so long that its thread must be stuck."""
+        return 3.0 * (self._wait_seconds + POLL_MARGIN_SECONDS + CONNECT_SECONDS)
+
+    def may_bring_more(self) -> bool:
+        """Tell whether a receive is out that is not just waiting on an empty queue."""
+        latest = max(self._out_since.copy().values(), default=0.0)
+        return time.monotonic() - latest < ROUND_TRIP_SECONDS
+
+    def _receive(self, most: int) -> list[Lease]:
+        asked_at = self._out_since[threading.get_ident()] = time.monotonic()
+        try:
+            deliveries = self._queue.receive(
+                most=most,
+                wait_seconds=self._wait_seconds,
+                visibility_timeout_seconds=int(self._leases.visibility_seconds),
+                probing=self._outage.includes("receive"),
+            )
+        except QueueError as error:
+            self._outage.failed("receive", error)
+            return []
+        finally:
+            del self._out_since[threading.get_ident()]
+        self._outage.succeeded("receive")
+        if not deliveries:
+            self._on_empty()
+            return []
+        leases = self._leases.admit(deliveries, max(asked_at, time.monotonic() - ANSWER_SECONDS_MAX))
+        self._on_admitted()
+        return leases
+
+    def _wait_out_outages(self) -> None:
+        while seconds := self._outage.seconds_to_wait("receive") or STUCK_SECONDS * self._settler.is_stuck():
+            if self._stopped.wait(seconds):
+                return

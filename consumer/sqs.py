@@ -1,0 +1,238 @@
+"""The only room that speaks to SQS, and the only one that knows boto3's errors; any thread may call it."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    TokenRetrievalError,
+)
+from botocore.parsers import ResponseParserError
+
+from consumer.errors import AccessDenied, QueueError, QueueNotFound, RequestRefused
+from consumer.message import Delivery
+
+#: AWS: entries of one batch request.
+BATCH_MAX = 10
+CONNECT_SECONDS = 5
+#: How much longer than the long poll a receive may take.
+POLL_MARGIN_SECONDS = 5
+
+#: Every form of an SQS host (AWS: "Amazon SQS endpoints"; legacy and VPC endpoint forms included).
+AWS_HOST = re.compile(
+    r"(?:(?P<vpce>vpce-[a-z0-9-]+)\.)?sqs(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:vpce\.)?"
+    r"(?:amazonaws\.com(?:\.cn)?|api\.aws|api\.amazonwebservices\.com\.cn)"
+    r"|(?:(?P<legacy>[a-z0-9-]+)\.)?queue\.amazonaws\.com(?:\.cn)?"
+)
+THROTTLES = {"RequestThrottled", "ThrottlingException", "Throttling", "KmsThrottled", "OverLimit", "TooManyRequests"}
+SERVER_FAULT = 500
+FORBIDDEN = (401, 403)
+ACCESS_CODES = ("AccessDenied", "Expired", "Signature", "Credential", "InvalidClientTokenId", "InvalidSecurity")
+#: What a delete or a renewal is told when the delivery is no longer ours; servers spell it differently.
+LEASE_GONE = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue", "InvalidAttributeValue"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One entry of a batch that SQS did not carry out."""
+
+    code: str
+    sender_fault: bool
+    message: str
+
+    @property
+    def lease_gone(self) -> bool:
+        """Whether trying again is pointless: the receipt handle no longer holds the message."""
+        return self.code.removeprefix("AWS.SimpleQueueService.") in LEASE_GONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueAttributes:
+    """What the queue itself says."""
+
+    visibility_timeout_seconds: int
+    attempts_max: int | None
+    dead_letter_arn: str | None
+
+
+class Endpoint:
+    """Where the queue lives, and clients for it; make them all in one thread before others start."""
+
+    def __init__(self, queue_url: str) -> None:
+        self.queue_url = queue_url
+        self.region, self._endpoint_url = locate(queue_url, os.environ)
+        # A session of our own: boto3's default one is shared with the app and is not thread-safe.
+        self._session = boto3.session.Session()
+
+    def client(self, *, read_seconds: float, attempts: int, connections: int, connect_seconds: float) -> Any:
+        """Make a client; `attempts` is the total of tries that boto3 makes by itself."""
+        return self._session.client(
+            "sqs",
+            region_name=self.region,
+            endpoint_url=self._endpoint_url,
+            config=Config(
+                connect_timeout=connect_seconds,
+                read_timeout=read_seconds,
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                max_pool_connections=connections,
+                tcp_keepalive=True,
+                user_agent_appid="jobrunner",
+            ),
+        )
+
+
+def locate(queue_url: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
+    """Give region and endpoint (None: boto3's own).
+
+    boto3 ignores the URL's host and asks its own region, where the queue is not: so for AWS hosts
+    the URL's region wins. Any other host (an emulator) is the endpoint itself unless one is set.
+    """
+    parts = urlsplit(queue_url)
+    if found := AWS_HOST.fullmatch(parts.hostname or ""):
+        own_endpoint = f"{parts.scheme}://{parts.netloc}" if found["vpce"] else None
+        return found["region"] or found["legacy"] or "us-east-1", own_endpoint
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    configured = environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL")
+    return region, configured or f"{parts.scheme}://{parts.netloc}"
+
+
+class Queue:
+    """One queue's requests in our own words. Each raises QueueError or a kind of it."""
+
+    def __init__(self, *, url: str, polling: Any, working: Any) -> None:
+        self.url = url
+        self._polling = polling
+        self._working = working
+
+    def receive(
+        self, *, most: int, wait_seconds: int, visibility_timeout_seconds: int, probing: bool = False
+    ) -> list[Delivery]:
+        """Ask for up to `most` deliveries; a probe asks shortly, through the client with short timeouts."""
+        answer = _asked(
+            (self._working if probing else self._polling).receive_message,
+            QueueUrl=self.url,
+            MaxNumberOfMessages=min(most, BATCH_MAX),
+            WaitTimeSeconds=0 if probing else wait_seconds,
+            VisibilityTimeout=visibility_timeout_seconds,
+            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+        )
+        return [_delivery(message) for message in answer.get("Messages", ())]
+
+    def delete(self, handles: Sequence[str]) -> dict[int, Refusal]:
+        """Delete up to 10 deliveries; returns the refusals by position."""
+        entries = [{"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)]
+        return _refusals(_asked(self._working.delete_message_batch, QueueUrl=self.url, Entries=entries))
+
+    def change_visibility(self, changes: Iterable[tuple[str, int]]) -> dict[int, Refusal]:
+        """Hide up to 10 deliveries for some seconds from now (0: visible at once); returns the refusals."""
+        entries = [
+            {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": seconds}
+            for index, (handle, seconds) in enumerate(changes)
+        ]
+        return _refusals(_asked(self._working.change_message_visibility_batch, QueueUrl=self.url, Entries=entries))
+
+    def send(self, bodies: Sequence[str], *, delay_seconds: int, group: str | None) -> dict[int, Refusal]:
+        """Send up to 10 bodies of 1 MiB in all; returns the refusals by position."""
+        extra = {"MessageGroupId": group} if group else {}
+        entries = [
+            {"Id": str(index), "MessageBody": body, "DelaySeconds": delay_seconds, **extra}
+            for index, body in enumerate(bodies)
+        ]
+        return _refusals(_asked(self._working.send_message_batch, QueueUrl=self.url, Entries=entries))
+
+    def attributes(self) -> QueueAttributes:
+        """Ask the queue for its settings."""
+        names = ["VisibilityTimeout", "RedrivePolicy"]
+        answer = _asked(self._polling.get_queue_attributes, QueueUrl=self.url, AttributeNames=names)
+        values = answer.get("Attributes", {})
+        redrive = json.loads(values.get("RedrivePolicy") or "{}")
+        return QueueAttributes(
+            visibility_timeout_seconds=int(values["VisibilityTimeout"]),
+            attempts_max=int(redrive["maxReceiveCount"]) if "maxReceiveCount" in redrive else None,
+            dead_letter_arn=redrive.get("deadLetterTargetArn"),
+        )
+
+
+def connect(
+    queue_url: str, *, wait_seconds: int, visibility_timeout_seconds: int | None, connections: int
+) -> tuple[Queue, QueueAttributes]:
+    """Make a worker's queue: one client that polls and one for the rest; asks the queue for its settings.
+
+    Neither client retries by itself: the loops pace their own tries, and a hidden one would break the pace.
+    """
+    endpoint = Endpoint(queue_url)
+    polling = endpoint.client(
+        read_seconds=wait_seconds + POLL_MARGIN_SECONDS,
+        attempts=1,
+        connections=connections,
+        connect_seconds=CONNECT_SECONDS,
+    )
+    attributes = Queue(url=queue_url, polling=polling, working=polling).attributes()
+    # A renewal that hangs must leave time for others before leases end: at most a sixth of their length.
+    seconds = min(CONNECT_SECONDS, (visibility_timeout_seconds or attributes.visibility_timeout_seconds) / 6)
+    working = endpoint.client(read_seconds=seconds, attempts=1, connections=connections, connect_seconds=seconds)
+    return Queue(url=queue_url, polling=polling, working=working), attributes
+
+
+def _delivery(message: Mapping[str, Any]) -> Delivery:
+    attributes = message["Attributes"]
+    return Delivery(
+        message_id=message["MessageId"],
+        receipt_handle=message["ReceiptHandle"],
+        body=message["Body"],
+        attempt=int(attributes["ApproximateReceiveCount"]),
+        sent_at=int(attributes["SentTimestamp"]) / 1000,
+    )
+
+
+def _refusals(answer: Mapping[str, Any]) -> dict[int, Refusal]:
+    # SQS answers 200 even when it did nothing: what failed is in the list.
+    return {
+        int(entry["Id"]): Refusal(entry["Code"], entry["SenderFault"], entry.get("Message", ""))
+        for entry in answer.get("Failed", ())
+    }
+
+
+def _asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
+    try:
+        return request(**parameters)
+    except ClientError as error:
+        raise _translated(error) from error
+    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError) as error:
+        raise AccessDenied(
+            f"no AWS credentials: {error}. On AWS give the task or instance a role; "
+            "with an emulator set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to anything"
+        ) from error
+    except (BotoCoreError, ResponseParserError) as error:
+        raise QueueError(f"SQS did not answer: {error}") from error
+
+
+def _translated(error: ClientError) -> QueueError:
+    code = error.response["Error"].get("Code", "")
+    text = f"{code}: {error.response['Error'].get('Message', '')}"
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if "QueueDoesNotExist" in code or "NonExistentQueue" in code:
+        return QueueNotFound(
+            f"{text} The queue is not in this account and region, or may not be seen: "
+            "`aws sqs get-queue-url --queue-name NAME` prints its URL"
+        )
+    if code in THROTTLES or status >= SERVER_FAULT:
+        return QueueError(text)
+    if status in FORBIDDEN or code.startswith("Kms") or any(word in code for word in ACCESS_CODES):
+        return AccessDenied(
+            f"{text} ({error.operation_name}): the role needs sqs:ReceiveMessage, sqs:DeleteMessage, "
+            "sqs:ChangeMessageVisibility and sqs:GetQueueAttributes to consume, sqs:SendMessage to enqueue, "
+            "and kms:Decrypt, kms:GenerateDataKey where the queue has its own key"
+        )
+    return RequestRefused(text)
