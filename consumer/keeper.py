@@ -1,7 +1,6 @@
 """Keeps what is in hand: renews leases, hands back what cannot start, watches the limits; thread "keeper"."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 from structlog.typing import FilteringBoundLogger
@@ -68,7 +67,7 @@ class Renewal:
                     self._renew(batch)
 
     def _renew(self, batch: Sequence[Lease]) -> None:
-        asked_at = time.monotonic()
+        asked_at = self._leases.now()
         changes = [(lease.delivery.receipt_handle, self._leases.renewal_seconds(lease)) for lease in batch]
         try:
             refusals = self._queue.change_visibility(changes)

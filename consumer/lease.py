@@ -49,6 +49,10 @@ class Leases:
         self._lock = threading.Lock()
         self._in_hand: dict[str, Lease] = {}
 
+    def now(self) -> float:
+        """Tell the time that leases are counted in."""
+        return self._clock()
+
     def __len__(self) -> int:
         """Count the deliveries in hand."""
         return len(self._in_hand)

@@ -124,8 +124,9 @@ def _dumps(value: object) -> str:
     try:
         return json.dumps(value, default=safe_repr, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):  # odd keys, a structure that holds itself
-        plain = value.items() if isinstance(value, Mapping) else [("value", value)]
-        return json.dumps({str(key): safe_repr(item) for key, item in plain}, separators=(",", ":"))
+        plain = value if isinstance(value, Mapping) else {"value": value}
+        simple = {str(key): item if isinstance(item, str | int) else safe_repr(item) for key, item in plain.items()}
+        return json.dumps(simple, separators=(",", ":"))
 
 
 def safe_repr(value: object) -> str:

@@ -44,7 +44,7 @@ def handed_back(attempt: int) -> Outcome:
     A first attempt goes back at once. Later ones wait some seconds at random, more with each attempt:
     a rolling restart would otherwise hunt one long job through every worker, an attempt each.
     """
-    return Outcome("handed_back", round(random.uniform(0, min(4 * (attempt - 1), HAND_BACK_SECONDS_MAX))))
+    return Outcome("handed_back", round(random.uniform(0, min(4 * max(attempt - 1, 0), HAND_BACK_SECONDS_MAX))))
 
 
 def _backoff(seconds: int, seconds_max: int, attempt: int) -> int:

@@ -57,19 +57,25 @@ class Receiver:
             fresh = [] if self._stopped.is_set() else self._receive(most)
             self._demand.received(asked=most, count=len(fresh), seconds=time.monotonic() - started)
             if self._stopped.is_set():
-                self.hand_back(fresh)
+                self.hand_back(fresh, attempts_of_ours=1)
             else:
                 self._submit(fresh)
+            # Not before: until what it brought is passed on, the stop must wait for it.
+            self._out_since.pop(threading.get_ident(), None)
 
     def stop(self) -> None:
         """Receive no more; what a receive under way still brings is handed back."""
         self._stopped.set()
         self._demand.stop()
 
-    def hand_back(self, leases: list[Lease]) -> None:
-        """Give deliveries that were not started back to the queue."""
+    def hand_back(self, leases: list[Lease], attempts_of_ours: int = 0) -> None:
+        """Give deliveries that were not started back to the queue.
+
+        While we stop, our own last poll is the likeliest to be given what we have just handed back:
+        that receive is our doing, and does not count against the message's turn.
+        """
         for lease in leases:
-            self._settler.settle(lease, handed_back(lease.delivery.attempt))
+            self._settler.settle(lease, handed_back(lease.delivery.attempt - attempts_of_ours))
             self._demand.dropped()
 
     def seconds_out(self) -> float:
@@ -79,6 +85,10 @@ class Receiver:
     def stuck_seconds(self) -> float:
         """Say when a receive has been out for so long that its thread must be stuck."""
         return 3.0 * (self._wait_seconds + POLL_MARGIN_SECONDS + CONNECT_SECONDS)
+
+    def is_out(self) -> bool:
+        """Tell whether any receive is under way."""
+        return bool(self._out_since)
 
     def may_bring_more(self) -> bool:
         """Tell whether a receive is out that is not just waiting on an empty queue."""
@@ -97,8 +107,6 @@ class Receiver:
         except QueueError as error:
             self._outage.failed("receive", error)
             return []
-        finally:
-            del self._out_since[threading.get_ident()]
         self._outage.succeeded("receive")
         if not deliveries:
             self._on_empty()

@@ -34,6 +34,8 @@ from consumer.settler import Settler
 RECEIVERS, DELETERS = 4, 3
 #: How long running jobs may go on after SIGTERM, and the last requests after that: under 3 s in all.
 GRACE_SECONDS, SETTLE_SECONDS = 1.5, 1.0
+#: How soon a long poll of ours answers when what it waits for comes from ourselves.
+ECHO_SECONDS = 0.4
 #: How often the stop looks whether the last job has ended.
 LOOK_SECONDS = 0.02
 
@@ -157,7 +159,10 @@ class Runner:
         for lease in unfinished:
             attempt = lease.delivery.attempt
             self._settler.settle(lease, failed("timed_out", attempt) if lease.overdue else handed_back(attempt))
-        self._settler.drain(time.monotonic() + SETTLE_SECONDS)
+        deadline = time.monotonic() + SETTLE_SECONDS
+        self._settler.drain(deadline)
+        if unfinished:
+            self._take_echo(deadline)
         self._log.info("worker.stopped", code=int(code), handed_back=len(unfinished), undeleted=len(self._leases))
         self._end(code)
 
@@ -169,6 +174,13 @@ class Runner:
                 request = self._inbox.get(timeout=LOOK_SECONDS)
                 deadline = min(deadline, time.monotonic() + request.grace_seconds)
         return request.code
+
+    def _take_echo(self, deadline: float) -> None:
+        """Give back again what our own last long poll caught of what we handed back: nobody else would see it."""
+        echo_ends = min(deadline, time.monotonic() + ECHO_SECONDS)
+        while self._receiver.is_out() and time.monotonic() < echo_ends:
+            time.sleep(LOOK_SECONDS)
+        self._settler.drain(deadline)
 
     def _is_busy(self) -> bool:
         running = [lease for lease in self._leases.all_in(State.RUNNING) if not lease.overdue]

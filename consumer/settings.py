@@ -36,7 +36,7 @@ class Settings:
             raise SettingsError(f"--app-dir {self.app_dir} is not a directory: name the folder that holds the module")
         _check_range("--threads", self.threads, 1, 200)
         _check_range("--job-timeout", self.job_timeout_seconds, 0, VISIBILITY_SECONDS_MAX, unit="seconds (0: no limit)")
-        _check_range("--wait-seconds", self.wait_seconds, 0, WAIT_SECONDS_MAX)
+        _check_range("--wait-seconds", self.wait_seconds, 1, WAIT_SECONDS_MAX)
         if self.visibility_timeout_seconds is not None:
             check_visibility_timeout(self.visibility_timeout_seconds, "--visibility-timeout")
         if self.max_memory_mb is not None:

@@ -1,0 +1,77 @@
+"""Real processes against real servers, on an app written for the test."""
+
+import textwrap
+
+import pytest
+from servers import counts, wait_for
+from workers import Worker
+
+from jobrunner import enqueue_many
+
+JOBS = """
+import asyncio, os, time, logging
+from pathlib import Path
+log = logging.getLogger("app")
+HERE = Path(__file__).parent
+def noop(): pass
+def note(name):
+    with (HERE / "notes.txt").open("a") as notes:
+        notes.write(name + "\\n")
+def nap(seconds, name="nap"):
+    note(f"start {name}")
+    time.sleep(seconds)
+    note(f"end {name}")
+async def anap(seconds):
+    await asyncio.sleep(seconds)
+def fail(): raise ValueError("boom")
+def fail_once(name):
+    path = HERE / f"failed-{name}"
+    if not path.exists():
+        path.touch()
+        raise ValueError("the first time")
+"""
+
+
+class App:
+    """A directory with a jobs module, and the workers that run on it."""
+
+    def __init__(self, folder, queue_url):
+        self.folder = folder
+        self.queue_url = queue_url
+        self.workers = []
+        self.write("jobs.py", JOBS)
+
+    def write(self, name, text):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+
+    def consume(self, *words, **options):
+        base = ["consume", "--queue-url", self.queue_url, "--app-dir", self.folder, "--wait-seconds", 2]
+        return self.run(*base, *words, **options)
+
+    def run(self, *words, **options):
+        worker = Worker(*words, **options)
+        self.workers.append(worker)
+        return worker
+
+    def enqueue(self, *calls):
+        return enqueue_many(calls, queue_url=self.queue_url)
+
+    def notes(self):
+        path = self.folder / "notes.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def counts(self, **which):
+        return counts(self.queue_url, **which)
+
+    def wait_until_empty(self, seconds=30):
+        wait_for(lambda: self.counts() == (0, 0, 0), seconds, f"an empty queue, not {self.counts()}")
+
+
+@pytest.fixture
+def app(tmp_path, server_url, make_queue):
+    app = App(tmp_path, make_queue(server_url))
+    yield app
+    for worker in app.workers:
+        worker.kill()

@@ -1,0 +1,96 @@
+"""What all tests share: a captured log, AWS's variables pointed at nothing, and the two servers."""
+
+import threading
+
+import boto3
+import pytest
+import servers
+import structlog
+from hypothesis import settings
+from moto.server import ThreadedMotoServer
+
+settings.register_profile("ours", deadline=None)  # these machines are noisy: no timed tests
+settings.load_profile("ours")
+
+
+class Events(list):
+    """Log lines as dictionaries, in order, whatever thread wrote them."""
+
+    def named(self, event):
+        return [line for line in list(self) if line["event"] == event]
+
+    def one(self, event):
+        (line,) = self.named(event)
+        return line
+
+
+@pytest.fixture(autouse=True)
+def aws(monkeypatch):
+    """No test reaches AWS: dummy keys, and nothing of the machine's own configuration."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS", "AWS_PROFILE", "JOBRUNNER_QUEUE_URL", "JOBRUNNER_MODULE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def events():
+    return Events()
+
+
+@pytest.fixture
+def log(events):
+    def capture(_logger, name, event):
+        events.append({**event, "level": name})
+        raise structlog.DropEvent
+
+    return structlog.wrap_logger(None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(10))
+
+
+@pytest.fixture(scope="session")
+def moto_url():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def elasticmq_url(tmp_path_factory):
+    try:
+        server = servers.ElasticMQ(tmp_path_factory.mktemp("elasticmq")).start()
+    except servers.NotHere as reason:
+        if servers.is_ci():
+            raise
+        pytest.skip(str(reason))
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(params=["moto", pytest.param("elasticmq", marks=pytest.mark.elasticmq)])
+def server_url(request):
+    """Each test that uses this runs once on each server."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def make_queue(request):
+    """Make queues with dead letters; gives the URL."""
+    return lambda server_url, **attributes: servers.make_queue(server_url, request.node.name, **attributes)
+
+
+@pytest.fixture
+def client():
+    """Give a plain boto3 client for looking at what ours did."""
+    return lambda server_url: boto3.client("sqs", endpoint_url=server_url, region_name="us-east-1")
+
+
+@pytest.fixture(autouse=True)
+def threads_end_quietly(monkeypatch):
+    """An exception that leaves a thread fails the test it belongs to."""
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    yield
+    assert not died, died

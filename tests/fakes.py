@@ -1,0 +1,35 @@
+"""Stands in for `sqs.Queue` where a test is about who calls it, and when."""
+
+from consumer.errors import QueueError
+from consumer.sqs import Refusal
+
+GONE = Refusal("ReceiptHandleIsInvalid", sender_fault=True, message="gone")
+BUSY = Refusal("InternalError", sender_fault=False, message="busy")
+
+
+class FakeQueue:
+    """Records requests; `down` makes them fail, `refuse` maps a handle to its refusal."""
+
+    def __init__(self):
+        self.down = False
+        self.refuse = {}
+        self.deleted = []
+        self.released = []
+        self.requests = 0
+
+    def _answer(self, handles):
+        self.requests += 1
+        if self.down:
+            raise QueueError("down")
+        return {index: self.refuse[handle] for index, handle in enumerate(handles) if handle in self.refuse}
+
+    def delete(self, handles):
+        refusals = self._answer(handles)
+        self.deleted += [handle for index, handle in enumerate(handles) if index not in refusals]
+        return refusals
+
+    def change_visibility(self, changes):
+        changes = list(changes)
+        refusals = self._answer([handle for handle, _ in changes])
+        self.released += [change for index, change in enumerate(changes) if index not in refusals]
+        return refusals

@@ -1,0 +1,123 @@
+"""The SQS servers that tests run against: moto's, in this process, and a real ElasticMQ."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+
+import boto3
+
+ROOT = Path(__file__).parent.parent
+VERSION = "1.7.1"
+CACHE = ROOT / ".cache" / f"elasticmq-{VERSION}"
+POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>tests</groupId><artifactId>elasticmq</artifactId><version>1</version>
+<dependencies><dependency><groupId>org.elasticmq</groupId><artifactId>elasticmq-server_2.13</artifactId>
+<version>{VERSION}</version></dependency></dependencies></project>"""
+START_SECONDS = 60
+
+
+class NotHere(Exception):
+    """ElasticMQ cannot be had on this machine."""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class ElasticMQ:
+    """A real ElasticMQ on a port of its own, with the shipped configuration; `restart` keeps its messages."""
+
+    def __init__(self, folder, *, port=None):
+        self.folder = folder
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process = None
+
+    def start(self):
+        shipped = (ROOT / "deploy" / "elasticmq.conf").read_text()
+        config = self.folder / "elasticmq.conf"
+        here = shipped.replace("port = 9324", f"port = {self.port}").replace("/data/", f"{self.folder}/")
+        config.write_text(here)
+        command = ["java", "-Xmx512m", f"-Dconfig.file={config}", "-cp", f"{jars()}/*", "org.elasticmq.server.Main"]
+        with (self.folder / "elasticmq.log").open("a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for(self.answers, START_SECONDS, f"ElasticMQ on {self.url}, see {self.folder}/elasticmq.log")
+        return self
+
+    def answers(self):
+        if self.process.poll() is not None:
+            raise NotHere(f"ElasticMQ ended with {self.process.returncode}, see {self.folder}/elasticmq.log")
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def jars():
+    """Give the folder with ElasticMQ's jars, resolved with Maven the first time."""
+    if (CACHE / "complete").exists():
+        return CACHE
+    if not (shutil.which("java") and shutil.which("mvn")):
+        raise NotHere("ElasticMQ needs java and mvn on this machine")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    (CACHE / "pom.xml").write_text(POM)
+    command = ["mvn", "-q", "-B", "-f", CACHE / "pom.xml", "dependency:copy-dependencies", f"-DoutputDirectory={CACHE}"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise NotHere(f"mvn could not resolve ElasticMQ: {done.stdout[-500:]}")
+    (CACHE / "complete").touch()
+    return CACHE
+
+
+def wait_for(condition, seconds=20, what="the condition"):
+    """Wait until a condition holds; returns its value, or fails at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} s for {what() if callable(what) else what}")
+        time.sleep(0.02)
+    return value
+
+
+def is_ci():
+    return os.environ.get("CI") == "true"
+
+
+def make_queue(server_url, name, *, attempts_max=10, visibility_seconds=30):
+    """Make a queue of its own for one test, with its dead letters; returns its URL."""
+    client = boto3.client("sqs", endpoint_url=server_url, region_name="us-east-1")
+    safe = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:50] + f"-{uuid.uuid4().hex[:8]}"
+    dead = client.create_queue(QueueName=f"{safe}-dead")["QueueUrl"]
+    arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": attempts_max})
+    attributes = {"VisibilityTimeout": str(visibility_seconds), "RedrivePolicy": redrive}
+    return client.create_queue(QueueName=safe, Attributes=attributes)["QueueUrl"]
+
+
+def counts(queue_url, *, dead=False):
+    """Count visible, in flight and delayed messages, as one tuple."""
+    url = queue_url + ("-dead" if dead else "")
+    host = queue_url.split("/", 3)
+    client = boto3.client("sqs", endpoint_url="/".join(host[:3]), region_name="us-east-1")
+    names = ["", "NotVisible", "Delayed"]
+    wanted = [f"ApproximateNumberOfMessages{name}" for name in names]
+    found = client.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
+    return tuple(int(found[name]) for name in wanted)

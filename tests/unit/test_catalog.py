@@ -1,0 +1,185 @@
+"""What messages may call, and how the app's code is loaded."""
+
+import sys
+import textwrap
+
+import pytest
+
+from consumer import catalog
+from consumer.errors import AppError, AppImportFailed, BadParams, NoSuchModule, UnknownMethod
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch):
+    """Write the app's files; its modules are forgotten afterwards."""
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text))
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_public_functions_of_the_module_and_its_submodules_are_jobs(app):
+    app(
+        {
+            "shop/__init__.py": "def ping(): pass",
+            "shop/orders.py": "def ship(id): pass\nasync def bill(id): pass",
+            "shop/deep/__init__.py": "",
+            "shop/deep/mail.py": "def send(): pass",
+        }
+    )
+    assert sorted(catalog.load("shop").jobs) == ["deep.mail.send", "orders.bill", "orders.ship", "ping"]
+
+
+def test_what_a_message_may_never_reach(app):
+    app(
+        {
+            "decorators.py": "import functools\ndef plain(f):\n    def inner(): pass\n    return inner\n"
+            "def wrapped(f):\n    @functools.wraps(f)\n    def inner(*a, **k): return f(*a, **k)\n    return inner",
+            "hostile.py": """
+            import os
+            from os import system
+            from decorators import plain, wrapped
+            from json import dumps as public_name
+            def good(): pass
+            def _private(): pass
+            class Thing:
+                def method(self): pass
+            thing = Thing()
+            number = 7
+            def generator(): yield 1
+            async def stream(): yield 1
+            @plain
+            def without_wraps(): pass
+            @wrapped
+            def with_wraps(a, b=2): pass
+        """,
+        }
+    )
+    found = catalog.load("hostile")
+    assert sorted(found.jobs) == ["good", "with_wraps"]
+    assert str(found.jobs["with_wraps"].signature) == "(a, b=2)"
+    for name in (
+        "os.system",
+        "system",
+        "__class__",
+        "_private",
+        "Thing",
+        "Thing.method",
+        "thing.method",
+        "number",
+        "public_name",
+        "generator",
+        "stream",
+        "without_wraps",
+        "__builtins__",
+        "good.__call__",
+        "os",
+        "wrapped",
+    ):
+        with pytest.raises(UnknownMethod):
+            found.find(name)
+
+
+def test_a_function_has_one_name_where_it_is_defined(app):
+    app({"shop/__init__.py": "from shop.orders import ship", "shop/orders.py": "def ship(): pass"})
+    assert list(catalog.load("shop").jobs) == ["orders.ship"]
+
+
+def test_dunder_all_is_honoured(app):
+    app({"listed.py": "__all__ = ['a']\ndef a(): pass\ndef b(): pass"})
+    assert list(catalog.load("listed").jobs) == ["a"]
+
+
+def test_private_submodules_and_main_are_not_even_imported(app):
+    app(
+        {
+            "shop/__init__.py": "def ping(): pass",
+            "shop/_hidden.py": "raise SystemExit",
+            "shop/__main__.py": "raise SystemExit",
+        }
+    )
+    assert list(catalog.load("shop").jobs) == ["ping"]
+
+
+def test_unknown_names_get_near_misses_or_the_reason(app):
+    app({"shop.py": "def ship_order(): pass\ndef all(): yield 1"})
+    found = catalog.load("shop")
+    with pytest.raises(UnknownMethod, match="near misses: ship_order"):
+        found.find("ship_orders")
+    with pytest.raises(UnknownMethod, match="left out: it is a generator"):
+        found.find("all")
+    with pytest.raises(UnknownMethod, match="1 jobs, none of a like name"):
+        found.find("zzz")
+
+
+def test_no_such_module_and_a_module_that_fails_are_told_apart(app):
+    app(
+        {
+            "broken.py": "import no_such_package",
+            "sick.py": "1 / 0",
+            "quits.py": "raise SystemExit(3)",
+            "pack/__init__.py": "",
+            "pack/bad.py": "import pack.missing",
+        }
+    )
+    with pytest.raises(NoSuchModule, match="no module 'nothing' in .*--module.*--app-dir"):
+        catalog.load("nothing")
+    with pytest.raises(NoSuchModule):
+        catalog.load("nothing.at.all")
+    with pytest.raises(AppImportFailed, match=r"(?s)'broken' was found and failed.*No module named 'no_such_package'"):
+        catalog.load("broken")
+    with pytest.raises(AppImportFailed, match=r"(?s)sick\.py.*1 / 0.*ZeroDivisionError"):
+        catalog.load("sick")
+    with pytest.raises(AppImportFailed, match="SystemExit"):
+        catalog.load("quits")
+    with pytest.raises(AppImportFailed, match=r"pack\.missing"):
+        catalog.load("pack")
+
+
+@pytest.mark.parametrize(
+    ("params", "fits"),
+    [
+        ({"a": 1}, True),
+        ([1], True),
+        ([1, 2], True),
+        ({"a": 1, "b": 2}, True),
+        ({}, False),
+        ([], False),
+        ({"a": 1, "c": 3}, False),
+        ([1, 2, 3], False),
+        ({"b": 2}, False),
+    ],
+)
+def test_params_are_fitted_before_the_function_is_touched(params, fits):
+    def job(a, b=2):
+        raise AssertionError
+
+    entry = catalog.Job.of("job", job)
+    if fits:
+        entry.bind(params)
+    else:
+        with pytest.raises(BadParams, match=r"job\(a, b=2\)"):
+            entry.bind(params)
+
+
+def test_an_app_with_its_own_consumer_is_told_so(tmp_path):
+    (tmp_path / "consumer").mkdir()
+    with pytest.raises(AppError, match=r"own top-level 'consumer'.*Rename"):
+        catalog.open_app(tmp_path)
+
+
+def test_around_is_loaded_by_module_and_name(app):
+    app({"web.py": "class App:\n    def app_context(self): pass\napp = App()\nname = 'x'"})
+    assert catalog.load_callable("web:app.app_context").__name__ == "app_context"
+    for reference, says in [("web", "MODULE:CALLABLE"), ("web:nope", "has no 'nope'"), ("web:name", "not callable")]:
+        with pytest.raises(AppError, match=says):
+            catalog.load_callable(reference)

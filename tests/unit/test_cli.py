@@ -1,0 +1,95 @@
+"""The command line: help that is true, errors that name the cure, one exit code a reason."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from consumer.cli import main
+from consumer.errors import EXIT_REASONS, ExitCode
+
+
+@pytest.fixture
+def run(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return lambda *words, **options: CliRunner().invoke(main, [str(word) for word in words], **options)
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_has_help_with_an_example_or_options(run, command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert main.commands[command].help
+
+
+def test_every_exit_code_has_its_reason():
+    assert set(EXIT_REASONS) == set(ExitCode)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["enqueue", "a"], 2, "no queue: give --queue-url or set JOBRUNNER_QUEUE_URL"),
+        (["enqueue", "a", "{x}", "--queue-url", "inline:"], 2, "PARAMS_JSON '{x}' is not JSON"),
+        (["enqueue", "a", "--context", "x", "--queue-url", "inline:"], 2, "--context 'x' is not NAME=VALUE"),
+        (["enqueue", "a-b", "--queue-url", "inline:"], 1, "not dotted Python names"),
+        (["methods", "--module", "nothing_here"], 3, "no module 'nothing_here'"),
+        (["consume"], 2, "no queue"),
+        (["consume", "--queue-url", "http://x/1/q.fifo"], 2, "FIFO"),
+        (["consume", "--queue-url", "http://x/1/q", "--threads", "0"], 2, "--threads is 0"),
+        (["health"], 2, "--status-file"),
+    ],
+)
+def test_errors_are_one_line_with_the_cure_and_their_code(run, words, code, says):
+    result = run(*words)
+    assert (result.exit_code, says in result.output) == (code, True), result.output
+    assert "Traceback" not in result.output
+
+
+def test_methods_prints_the_catalog_with_signatures(run, tmp_path):
+    (tmp_path / "shop_jobs.py").write_text("def ship(id, fast=False): pass\ndef every(): yield 1\n")
+    result = run("methods", "--module", "shop_jobs", "--app-dir", tmp_path)
+    assert result.stdout == "ship(id, fast=False)\n"
+    assert "left out: every: it is a generator" in result.stderr
+
+
+def test_enqueue_prints_the_jobs_id(run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("JOBRUNNER_MODULE", "printing_jobs")
+    (tmp_path / "printing_jobs.py").write_text("def say(word): print(word)\n")
+    result = run("enqueue", "say", '{"word": "hello"}', "--queue-url", "inline:")
+    assert result.stdout.splitlines()[0] == "hello"
+    assert len(result.stdout.splitlines()[1]) == 36
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        ({"pid": 1, "state": "polling", "in_hand": 0, "at": 0}, 0, "pid 1 polling, 0 in hand"),
+        ({"pid": 1, "state": "busy", "in_hand": 8, "at": -60}, 1, "stuck or dead"),
+        ("not json", 1, "not a status file"),
+        (None, 1, "Is `consume --status-file` running?"),
+    ],
+)
+def test_health_tells_alive_from_stuck_dead_and_missing(run, tmp_path, status, code, says):
+    path = tmp_path / "status.json"
+    if isinstance(status, dict):
+        path.write_text(json.dumps({**status, "at": time.time() + status["at"]}))
+    elif status:
+        path.write_text(status)
+    result = run("health", "--status-file", path)
+    assert (result.exit_code, says in result.output) == (code, True), result.output
+
+
+@pytest.mark.parametrize("words", [["--help"], ["enqueue", "--help"], ["--version"]])
+def test_help_does_not_wait_for_what_it_does_not_use(words):
+    script = (
+        "import sys\nfrom consumer.cli import main\n"
+        f"try:\n    main({words})\nexcept SystemExit:\n    pass\n"
+        "assert not {'boto3', 'structlog', 'asyncio'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

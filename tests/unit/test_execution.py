@@ -1,0 +1,171 @@
+"""One delivery from start to outcome, as a plain function."""
+
+import os
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from consumer.catalog import Catalog, Job
+from consumer.current import current_job
+from consumer.errors import NoCurrentJob
+from consumer.execution import Execution
+from consumer.message import Call, Delivery, encode
+
+
+@pytest.fixture
+def run(log):
+    """Run a function as a job would be: gives the outcome's name."""
+
+    def run(function, params=None, *, around=None, body=None, attempt=1, result_of=None, **call):
+        catalog = Catalog(module="jobs", jobs={"job": Job.of("job", function)}, left_out={})
+        execution = Execution(catalog=catalog, around=around, result_of=result_of, attempts_max=5, log=log)
+        text = body or encode(Call(method="job", params=params or {}, **call))
+        return execution.run(
+            Delivery(message_id="m-1", receipt_handle="h", body=text, attempt=attempt, sent_at=time.time() - 2)
+        )
+
+    return run
+
+
+def test_a_job_that_returns_is_done_and_deleted(run, events):
+    outcome = run(lambda a: None, {"a": 1})
+    assert (outcome.name, outcome.deletes) == ("done", True)
+    assert events.one("job.done")["queue_ms"] >= 2000
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, MemoryError, GeneratorExit, Unspeakable])
+def test_whatever_it_raises_is_a_failure_with_backoff(run, events, error):
+    def job():
+        raise error
+
+    outcome = run(job, attempt=3)
+    assert outcome.name == "failed"
+    assert 15 <= outcome.release_seconds <= 20
+    line = events.one("job.failed")
+    assert isinstance(line["exc_info"], error)
+    assert (line["attempts_max"], line["retry_seconds"]) == (5, outcome.release_seconds)
+
+
+def test_endless_recursion_is_a_failure(run):
+    def job():
+        job()
+
+    assert run(job).name == "failed"
+
+
+def test_an_unknown_method_waits_for_its_deploy_and_is_logged_once(log, events):
+    execution = Execution(
+        catalog=Catalog(module="jobs", jobs={}, left_out={}), around=None, result_of=None, attempts_max=None, log=log
+    )
+    for index in range(5):
+        body = encode(Call(method="not.here" if index else "other"))
+        outcome = execution.run(Delivery(message_id="m", receipt_handle="h", body=body, attempt=1, sent_at=0))
+        assert outcome.name == "unknown_method"
+        assert 22 <= outcome.release_seconds <= 30
+    assert [line["method"] for line in events.named("job.unknown_method")] == ["other", "not.here"]
+
+
+def test_a_malformed_body_and_bad_params_never_reach_the_function(run, events):
+    def job(a):
+        raise AssertionError("called")
+
+    assert run(job, body="{").name == "malformed"
+    assert run(job, {"b": 1}).name == "bad_params"
+    assert "missing a required argument: 'a'" in events.one("job.bad_params")["error"]
+    assert events.one("job.malformed")["message_id"] == "m-1"
+
+
+def test_a_type_error_inside_the_job_is_its_own_failure(run):
+    assert run(lambda: len(None)).name == "failed"
+
+
+def test_around_is_entered_and_left_around_each_job(run):
+    seen = []
+
+    @contextmanager
+    def around():
+        seen.append("in")
+        yield
+        seen.append("out")
+
+    assert run(lambda: seen.append("job"), around=around).name == "done"
+    assert seen == ["in", "job", "out"]
+
+
+def test_around_that_swallows_the_error_does_not_make_it_a_success(run, events):
+    assert run(lambda: 1 / 0, around=lambda: suppress(ZeroDivisionError)).name == "failed"
+    assert "swallowed" in str(events.one("job.failed")["exc_info"])
+
+
+def test_around_that_fails_after_the_job_is_a_failure(run):
+    @contextmanager
+    def around():
+        yield
+        raise RuntimeError("commit failed")
+
+    assert run(lambda: None, around=around).name == "failed"
+
+
+def test_a_returned_generator_is_a_failure_since_nothing_ran(run, events):
+    assert run(lambda: (n for n in [1])).name == "failed"
+    assert "returned a generator" in str(events.one("job.failed")["exc_info"])
+
+
+def test_any_awaitable_result_is_awaited(run):
+    async def work():
+        """Do nothing."""
+
+    awaited = []
+
+    def result_of(awaitable):
+        awaited.append(awaitable)
+        awaitable.close()
+
+    assert run(lambda: work(), result_of=result_of).name == "done"  # noqa: PLW0108
+    assert len(awaited) == 1
+
+
+def test_current_job_is_known_inside_and_only_inside(run):
+    seen = []
+    run(lambda: seen.append(current_job()), id="k-7", context={"request_id": "r"}, attempt=2)
+    (job,) = seen
+    assert (job.id, job.message_id, job.method, job.attempt) == ("k-7", "m-1", "job", 2)
+    assert job.context == {"request_id": "r"}
+    assert datetime.now(UTC) - job.sent_at < timedelta(seconds=10)
+    with pytest.raises(NoCurrentJob, match="outside a job"):
+        current_job()
+
+
+def test_without_an_id_in_the_body_the_message_id_is_the_key(run):
+    seen = []
+    run(lambda: seen.append(current_job().id))
+    assert seen == ["m-1"]
+
+
+def test_a_cron_past_its_age_is_dropped_and_said(run, events):
+    late = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    outcome = run(lambda: 1 / 0, scheduled_at=late, max_age_seconds=3600)
+    assert (outcome.name, outcome.deletes) == ("expired", True)
+    assert events.one("job.expired")["max_age_seconds"] == 3600
+    assert run(lambda: None, scheduled_at=late, max_age_seconds=9000).name == "done"
+    assert run(lambda: 1 / 0, max_age_seconds=1).name == "expired", "without scheduled_at the sending counts"
+
+
+def test_a_forked_child_that_comes_back_ends_without_a_say(run, events):
+    pipe_read, pipe_write = os.pipe()
+
+    def job():
+        if os.fork() == 0:
+            os.write(pipe_write, b"child was here")
+
+    assert run(job).name == "done"
+    assert os.read(pipe_read, 100) == b"child was here"
+    assert os.waitpid(-1, 0)[1] == 0
+    assert len(events.named("job.done")) == 1

@@ -1,0 +1,109 @@
+"""One object a line, one write a line, never too long."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer import logs
+
+SCRIPT = """
+import logging, sys, structlog
+from consumer import logs
+log = logs.configure(log_format=sys.argv[1], level="info")
+from consumer import current
+from datetime import datetime, UTC
+job = current.CurrentJob(id="k", message_id="m", method="a.b", attempt=2, sent_at=datetime.now(UTC),
+                         scheduled_at=None, context={"request_id": "r", "method": "theirs"})
+current.running.set(job)
+log.info("ours", n=1)
+structlog.get_logger("app").info("structured", n=2)
+logging.getLogger("app").warning("standard %s", 3)
+logging.getLogger("app").debug("too quiet")
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("app").exception("sick")
+sys.stdout.close()
+log.info("after stdout is closed")
+"""
+
+
+def lines_of(log_format, **env):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, log_format],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+    )
+    return done.stdout.splitlines()
+
+
+def test_our_lines_and_both_kinds_of_the_apps_come_out_alike_with_the_jobs_ids():
+    lines = [json.loads(line) for line in lines_of("json")]
+    assert [line["event"] for line in lines] == ["ours", "structured", "standard 3", "sick", "after stdout is closed"]
+    for line in lines:
+        assert list(line)[:3] == ["timestamp", "level", "event"]
+        assert (line["method"], line["message_id"], line["job_id"], line["attempt"]) == ("a.b", "m", "k", 2)
+        assert line["request_id"] == "r"
+    assert "ZeroDivisionError" in lines[3]["exception"]
+
+
+def test_console_lines_are_plain_without_a_terminal():
+    lines = lines_of("console")
+    assert "ours" in lines[0]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_long_traceback_loses_its_middle_and_says_so():
+    line = logs.render_json(None, "", {"event": "job.failed", "exception": "first" + "x" * 100_000 + "last"})
+    assert len(line) < logs.LINE_BYTES_MAX
+    text = json.loads(line)["exception"]
+    assert text.startswith("first")
+    assert text.endswith("last")
+    assert logs.CUT in text
+
+
+values = st.recursive(st.text() | st.integers() | st.none() | st.binary(), lambda inner: st.lists(inner, max_size=3))
+
+
+@settings(max_examples=30)
+@given(
+    st.dictionaries(
+        st.text(max_size=2000), values | st.text(min_size=1, max_size=9).map(lambda text: text * 900), max_size=12
+    )
+)
+def test_every_event_is_one_json_object_of_at_most_4096_bytes(event):
+    line = logs.render_json(None, "", {"event": "e", **event})
+    assert len(line.encode()) + 1 <= 4096
+    assert "\n" not in line
+    assert isinstance(json.loads(line), dict)
+
+
+class Unspeakable:
+    def __repr__(self):
+        raise ValueError
+
+
+def test_values_json_cannot_write_do_not_lose_the_line():
+    loop = {}
+    loop["self"] = loop
+    line = logs.render_json(None, "", {"event": "e", "odd": Unspeakable(), "loop": loop, "keys": {(1, 2): 3}})
+    assert json.loads(line)["event"] == "e"
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_colours_are_for_terminals_and_no_color_is_honoured(monkeypatch, no_color):
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert logs.wants_colors() is (no_color == "")
+
+
+def test_the_library_itself_configures_nothing_at_import():
+    assert logging.getLogger("botocore").level == logging.NOTSET

@@ -1,0 +1,223 @@
+"""What the web app calls: checked before it is sent, and honest about what was not."""
+
+import asyncio
+import sys
+import types
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer import inline, producer
+from consumer.errors import QueueError, RequestRefused
+from consumer.message import BODY_BYTES_MAX, decode
+from consumer.sqs import Refusal
+from jobrunner import (
+    BadParams,
+    EnqueueError,
+    MalformedMessage,
+    SettingsError,
+    UnknownMethod,
+    current_job,
+    enqueue,
+    enqueue_many,
+)
+
+URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs"
+
+
+class FakeSqs:
+    """Takes what is sent; `answers` are given in turn, one a request: refusals or an error."""
+
+    def __init__(self):
+        self.bodies = []
+        self.answers = []
+
+    def send(self, bodies, *, delay_seconds, group):
+        answer = self.answers.pop(0) if self.answers else {}
+        if isinstance(answer, Exception):
+            raise answer
+        self.bodies += [(body, delay_seconds, group) for index, body in enumerate(bodies) if index not in answer]
+        return answer
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    fake = FakeSqs()
+    monkeypatch.setattr(producer, "_queue", lambda _url, _pid: fake)
+    monkeypatch.setattr(producer, "PARALLEL", 1)
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", URL)
+    return fake
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """An app's jobs module, imported."""
+    module = types.ModuleType("jobs.shop")
+    source = (
+        "from jobrunner import current_job\nseen = []\n"
+        "def ship(id, fast=False):\n    seen.append((id, fast, current_job().id))\n"
+        "def fail():\n    raise ZeroDivisionError\n"
+        "async def bill(id):\n    seen.append(id)\n"
+    )
+    exec(source, vars(module))
+    package = types.ModuleType("jobs")
+    monkeypatch.setitem(sys.modules, "jobs", package)
+    monkeypatch.setitem(sys.modules, "jobs.shop", module)
+    entries = {
+        f"shop.{name}": producer.catalog.Job.of(f"shop.{name}", vars(module)[name]) for name in ("ship", "fail", "bill")
+    }
+    catalog = producer.catalog.Catalog(module="jobs", jobs=entries, left_out={})
+    monkeypatch.setattr(inline, "_catalog", lambda _module: catalog)
+    return module
+
+
+def test_what_is_sent_is_the_wire_format_with_an_id_made_before_the_first_try(queue):
+    job_id = enqueue("thumbnails.make", {"key": "a"}, delay_seconds=30, group="t", context={"request_id": "r"})
+    ((body, delay_seconds, group),) = queue.bodies
+    call = decode(body)
+    assert (call.method, call.params, call.context, call.id) == (
+        "thumbnails.make",
+        {"key": "a"},
+        {"request_id": "r"},
+        job_id,
+    )
+    assert (delay_seconds, group) == (30, "t")
+
+
+def test_by_function_the_name_is_derived_and_the_params_are_bound_first(queue, jobs):
+    enqueue(jobs.ship, {"id": 7})
+    assert decode(queue.bodies[0][0]).method == "shop.ship"
+    with pytest.raises(BadParams, match="missing a required argument: 'id'"):
+        enqueue(jobs.ship)
+    with pytest.raises(UnknownMethod, match="outside the jobs module 'jobs'.*JOBRUNNER_MODULE"):
+        enqueue(test_by_function_the_name_is_derived_and_the_params_are_bound_first)
+    with pytest.raises(UnknownMethod):
+        enqueue(partial(jobs.ship, 7))
+    assert len(queue.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"method": "a", "delay_seconds": 901}, SettingsError, "0 to 900.*EventBridge Scheduler"),
+        ({"method": "a b"}, MalformedMessage, "not dotted"),
+        ({"method": "a", "params": {"x": {1}}}, MalformedMessage, "is a set"),
+        ({"method": "a", "context": {"x": 1}}, MalformedMessage, "object of strings"),
+        ({"method": "a", "queue_url": "jobs"}, SettingsError, "not a queue URL"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_it_is_sent(queue, arguments, error, says):
+    with pytest.raises(error, match=says):
+        enqueue(**arguments)
+    assert queue.bodies == []
+
+
+def test_without_a_queue_the_cure_is_said():
+    with pytest.raises(SettingsError, match="set JOBRUNNER_QUEUE_URL"):
+        enqueue("a")
+
+
+def test_a_refused_single_job_is_an_error(queue):
+    queue.answers = [{0: Refusal("InvalidMessageContents", sender_fault=True, message="no")}]
+    with pytest.raises(RequestRefused, match="InvalidMessageContents: no"):
+        enqueue("a")
+
+
+def test_many_go_by_the_ten_and_ids_come_back_in_order(queue):
+    ids = enqueue_many(("a", {"n": n}) for n in range(25))
+    assert [decode(body).id for body, _, _ in queue.bodies] == ids
+    assert [decode(body).params["n"] for body, _, _ in queue.bodies] == list(range(25))
+
+
+def test_many_are_all_checked_before_the_first_is_sent(queue):
+    with pytest.raises(MalformedMessage):
+        enqueue_many([("a", {}), ("b", {"x": object()})])
+    assert queue.bodies == []
+
+
+def test_many_say_exactly_what_was_sent_what_not_and_what_is_unknown(queue):
+    mine, theirs = (Refusal("X", sender_fault=fault, message="m") for fault in (True, False))
+    queue.answers = [
+        {1: mine, 2: theirs},
+        {},  # the first ten: 1 is wrong, 2 goes through at the second try
+        QueueError("answer lost"),  # the second ten: nobody knows
+        RequestRefused("no"),  # the third: SQS did nothing
+    ]
+    with pytest.raises(EnqueueError, match=r"11 of 35 jobs were not sent, 10 may have been") as caught:
+        enqueue_many(("a", None) for _ in range(35))
+    error = caught.value
+    assert error.not_sent == [1, *range(20, 30)]
+    assert error.unknown == list(range(10, 20))
+    assert error.sent == [0, *range(2, 10), *range(30, 35)]
+    assert len(error.ids) == 35
+
+
+def test_what_fails_by_sqs_own_fault_is_tried_a_limited_number_of_times(queue):
+    queue.answers = [{0: Refusal("InternalError", sender_fault=False, message="m")}] * 3
+    with pytest.raises(EnqueueError, match="InternalError") as caught:
+        enqueue_many([("a", None)])
+    assert caught.value.not_sent == [0]
+    assert queue.answers == []
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, BODY_BYTES_MAX), max_size=40))
+def test_batches_keep_order_and_both_limits(sizes):
+    class Body(str):
+        __slots__ = ("size",)
+
+        def __len__(self):
+            return self.size
+
+    bodies = []
+    for size in sizes:
+        body = Body()
+        body.size = size
+        bodies.append(body)
+    batches = producer._batches(bodies)
+    assert [index for batch in batches for index in batch] == list(range(len(sizes)))
+    for batch in batches:
+        assert 1 <= len(batch) <= 10
+        assert sum(sizes[index] for index in batch) <= BODY_BYTES_MAX
+
+
+def test_inline_runs_the_job_at_once_in_the_caller(jobs, monkeypatch):
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "inline:")
+    job_id = enqueue("shop.ship", {"id": 7})
+    assert jobs.seen == [(7, False, job_id)]
+    enqueue(jobs.bill, [8])
+    assert jobs.seen[-1] == 8
+    assert len(enqueue_many([("shop.bill", [9]), ("shop.bill", [10])])) == 2
+    assert jobs.seen[-2:] == [9, 10]
+
+
+def test_inline_raises_what_the_job_raises_and_what_a_worker_would_refuse(jobs, monkeypatch):
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "inline:")
+    for arguments, error in [
+        (("shop.fail",), ZeroDivisionError),
+        (("shop.nope",), UnknownMethod),
+        (("shop.ship", {"no": 1}), BadParams),
+    ]:
+        with pytest.raises(error):
+            enqueue(*arguments)
+    with pytest.raises(LookupError):
+        current_job()
+
+
+def test_inline_works_inside_a_running_event_loop(jobs, monkeypatch):
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "inline:")
+
+    async def request():
+        enqueue("shop.bill", [11])
+
+    asyncio.run(request())
+    assert jobs.seen == [11]
+
+
+def test_a_forked_process_gets_a_client_of_its_own():
+    producer._queue.cache_clear()
+    assert producer._queue(URL, 1) is producer._queue(URL, 1)
+    assert producer._queue(URL, 1) is not producer._queue(URL, 2)
+    producer._queue.cache_clear()

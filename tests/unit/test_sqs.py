@@ -1,0 +1,92 @@
+"""Where a queue lives, and what SQS's errors mean to us."""
+
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
+from botocore.parsers import ResponseParserError
+
+from consumer import errors, sqs
+
+ELSEWHERE = {"AWS_REGION": "ap-south-1", "AWS_DEFAULT_REGION": "ap-south-2"}
+
+
+@pytest.mark.parametrize(
+    ("url", "region", "endpoint"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com/1/q", "eu-west-1", None),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", "cn-north-1", None),
+        ("https://sqs-fips.us-gov-west-1.amazonaws.com/1/q", "us-gov-west-1", None),
+        ("https://sqs.eu-west-1.api.aws/1/q", "eu-west-1", None),
+        ("https://eu-west-1.queue.amazonaws.com/1/q", "eu-west-1", None),
+        ("https://queue.amazonaws.com/1/q", "us-east-1", None),
+        (
+            "https://vpce-0a1b-2c3d.sqs.eu-west-1.vpce.amazonaws.com/1/q",
+            "eu-west-1",
+            "https://vpce-0a1b-2c3d.sqs.eu-west-1.vpce.amazonaws.com",
+        ),
+        ("http://elasticmq:9324/000000000000/q", "ap-south-1", "http://elasticmq:9324"),
+        ("http://sqs.evil.amazonaws.com.example/1/q", "ap-south-1", "http://sqs.evil.amazonaws.com.example"),
+    ],
+)
+def test_region_and_endpoint_come_from_the_url(url, region, endpoint):
+    assert sqs.locate(url, ELSEWHERE) == (region, endpoint)
+
+
+def test_for_other_hosts_the_environment_decides():
+    environ = {"AWS_ENDPOINT_URL_SQS": "http://proxy:1", "AWS_ENDPOINT_URL": "http://other:2"}
+    assert sqs.locate("http://elasticmq:9324/0/q", environ) == ("us-east-1", "http://proxy:1")
+
+
+def client_error(code, status, message="text"):
+    response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "ReceiveMessage")
+
+
+@pytest.mark.parametrize(
+    ("raised", "meant", "says"),
+    [
+        (client_error("QueueDoesNotExist", 400), errors.QueueNotFound, "aws sqs get-queue-url"),
+        (client_error("AWS.SimpleQueueService.NonExistentQueue", 400), errors.QueueNotFound, "this account and region"),
+        (client_error("AccessDeniedException", 400), errors.AccessDenied, "the role needs sqs:ReceiveMessage"),
+        (client_error("ExpiredToken", 403), errors.AccessDenied, "ExpiredToken"),
+        (client_error("SignatureDoesNotMatch", 403), errors.AccessDenied, "Signature"),
+        (client_error("InvalidClientTokenId", 403), errors.AccessDenied, "InvalidClientTokenId"),
+        (client_error("KmsAccessDenied", 400), errors.AccessDenied, "kms:Decrypt"),
+        (client_error("RequestThrottled", 403), errors.QueueError, "RequestThrottled"),
+        (client_error("KmsThrottled", 400), errors.QueueError, "KmsThrottled"),
+        (client_error("ServiceUnavailable", 503), errors.QueueError, "ServiceUnavailable"),
+        (client_error("InvalidMessageContents", 400), errors.RequestRefused, "InvalidMessageContents"),
+        (NoCredentialsError(), errors.AccessDenied, "give the task or instance a role"),
+        (CredentialRetrievalError(provider="x", error_msg="y"), errors.AccessDenied, "no AWS credentials"),
+        (EndpointConnectionError(endpoint_url="http://x"), errors.QueueError, "did not answer"),
+        (ConnectionClosedError(endpoint_url="http://x"), errors.QueueError, "did not answer"),
+        (ReadTimeoutError(endpoint_url="http://x"), errors.QueueError, "did not answer"),
+        (ResponseParserError("html"), errors.QueueError, "did not answer"),
+    ],
+)
+def test_every_error_of_boto3_becomes_one_of_ours(raised, meant, says):
+    def request(**_):
+        raise raised
+
+    with pytest.raises(errors.QueueError, match=says) as caught:
+        sqs._asked(request)
+    assert type(caught.value) is meant
+
+
+@pytest.mark.parametrize(
+    ("code", "gone"),
+    [
+        ("ReceiptHandleIsInvalid", True),
+        ("AWS.SimpleQueueService.MessageNotInflight", True),
+        ("InvalidParameterValue", True),
+        ("InternalError", False),
+    ],
+)
+def test_a_handle_that_no_longer_holds_is_told_from_a_passing_fault(code, gone):
+    assert sqs.Refusal(code, sender_fault=False, message="").lease_gone is gone
