@@ -1,6 +1,6 @@
 """The closed table of method names and functions, built once in the main thread, read by all."""
 
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 import sys
@@ -82,7 +82,8 @@ def open_app(app_dir: Path) -> None:
     Call it when all of ours is imported: from here on the app's files win over any of the same name.
     """
     for name in ("consumer", "jobrunner"):
-        ours = Path(sys.modules[name].__file__ or "").parent if name in sys.modules else None
+        spec = importlib.util.find_spec(name)
+        ours = Path(spec.origin).parent if spec and spec.origin else None
         for theirs in (app_dir / name, app_dir / f"{name}.py"):
             if theirs.exists() and theirs.resolve() != ours:
                 raise AppError(

@@ -69,7 +69,11 @@ def test_sigterm_hands_running_jobs_back_and_they_start_elsewhere_at_once(app):
     assert "end short" in app.notes()
     assert app.counts() == (4, 0, 0)
     other = app.consume()
-    wait_for(lambda: len([note for note in app.notes() if note.startswith("start long")]) == 8, 10, lambda: f"{app.notes()} {worker}\n{other}")
+    wait_for(
+        lambda: len([note for note in app.notes() if note.startswith("start long")]) == 8,
+        10,
+        lambda: f"{app.notes()} {worker}\n{other}",
+    )
     other.kill()
 
 

@@ -1,0 +1,43 @@
+# All set-up happens in .venv, by the first target that needs it. Python 3.11 or later and make are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test unit check format lock lowest clean
+
+.venv/ready: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,demo]'
+	touch $@
+
+demo: .venv/ready  ## the main job, on a laptop: embedded SQS, worker, real jobs, and what became of them
+	PATH="$(CURDIR)/$(BIN):$$PATH" jobrunner dev -- python -m web.demo
+
+test: .venv/ready  ## every test
+	$(BIN)/pytest -q
+
+unit: .venv/ready  ## the tests that need no server: seconds
+	$(BIN)/pytest -q tests/unit
+
+check: .venv/ready  ## all that a machine can check without running a worker
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -q tests/unit tests/docs
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: .venv/ready  ## newest versions of everything, written down
+	$(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --extra demo \
+		--no-emit-index-url --no-header --no-annotate --output-file requirements.lock pyproject.toml
+
+lowest: .venv/ready  ## unit and contract tests with the oldest run-time dependencies that we promise
+	$(PYTHON) -m venv .cache/lowest
+	$(BIN)/uv pip install --quiet --python .cache/lowest --resolution lowest-direct .
+	$(BIN)/uv pip install --quiet --python .cache/lowest hypothesis "moto[server]" pytest pytest-timeout
+	.cache/lowest/bin/python -m pytest -q -p no:randomly tests/unit tests/contract
+
+clean:
+	rm -rf .venv .cache data

@@ -1,0 +1,1 @@
+"""The demo web app: how a Flask app uses jobrunner."""
