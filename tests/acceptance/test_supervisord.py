@@ -1,0 +1,126 @@
+"""The shipped supervisord.conf under a real supervisord, with the real web server and worker."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from servers import ROOT, counts, free_port, wait_for
+
+from jobrunner import enqueue_many
+
+BIN = Path(sys.executable).parent
+
+
+class Container:
+    """What the image would run, outside of one."""
+
+    def __init__(self, folder, queue_url, **env):
+        self.folder = folder
+        self.port = free_port()
+        self.env = {
+            **os.environ,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "RUN_DIR": str(folder),
+            "PORT": str(self.port),
+            "DEMO_DATA": str(folder / "data"),
+            "JOBRUNNER_QUEUE_URL": queue_url,
+            "JOBRUNNER_LOG_FORMAT": "json",
+            "AWS_ENDPOINT_URL_SQS": queue_url.rsplit("/", 2)[0],
+            "JOBRUNNER_WAIT_SECONDS": "2",
+            **env,
+        }
+        self.log = folder / "stdout.txt"
+        # Through a pipe, as Docker reads it: a plain file would be written over from its start.
+        command = [sys.executable, ROOT / "deploy" / "start.py"]
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
+        self.process = subprocess.Popen(command, env=self.env, **pipe)
+        with self.log.open("w") as log:
+            self.cat = subprocess.Popen(["cat"], stdin=self.process.stdout, stdout=log)
+        self.process.stdout.close()
+
+    def ctl(self, *words):
+        command = [BIN / "supervisorctl", "-c", ROOT / "deploy" / "supervisord.conf", *words]
+        return subprocess.run(command, check=False, capture_output=True, text=True, env=self.env).stdout
+
+    def pid(self):
+        return int((self.folder / "supervisord.pid").read_text())
+
+    def answers(self):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def wait_until_up(self):
+        wait_for(lambda: self.answers() and "worker.ready" in self.log.read_text(), 30, self.log.read_text)
+        return self
+
+    def stop(self):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait(30)
+        self.cat.wait(30)
+
+
+@pytest.fixture
+def container(tmp_path, elasticmq_url, make_queue):
+    started = []
+
+    def start(**env):
+        started.append(Container(tmp_path, make_queue(elasticmq_url), **env))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+def test_web_and_worker_run_and_restart_loses_nothing(container):
+    box = container(JOBRUNNER_PROCESSES="2").wait_until_up()
+    status = wait_for(lambda: (text := box.ctl("status")).count("RUNNING") == 4 and text, 30, lambda: box.ctl("status"))
+    assert "jobrunner:jobrunner_00" in status
+    url = box.env["JOBRUNNER_QUEUE_URL"]
+    enqueue_many([("mishaps.stumble", {"key": f"k{n}", "times": 0}) for n in range(200)], queue_url=url)
+    assert "started" in box.ctl("restart", "jobrunner:*")
+    wait_for(lambda: counts(url) == (0, 0, 0), 60, lambda: f"{counts(url)} {box.log.read_text()[-3000:]}")
+    assert len(list((box.folder / "data" / "tasks").glob("k*.json"))) == 200
+    assert counts(url, dead=True) == (0, 0, 0)
+
+
+def test_the_container_is_healthy_until_a_worker_is_stuck(container):
+    box = container().wait_until_up()
+
+    def healthy():
+        command = [sys.executable, ROOT / "deploy" / "healthy.py"]
+        return subprocess.run(command, check=False, capture_output=True, env=box.env).returncode == 0
+
+    wait_for(healthy, 15)
+    worker = int(box.ctl("pid", "jobrunner:jobrunner_00"))
+    os.kill(worker, signal.SIGSTOP)
+    wait_for(lambda: not healthy(), 40, "a frozen worker to be noticed")
+    os.kill(worker, signal.SIGCONT)
+    wait_for(healthy, 15)
+
+
+def test_a_web_that_cannot_start_ends_the_container_with_1(container, tmp_path):
+    (tmp_path / "app" / "deploy").mkdir(parents=True)
+    shutil.copy(ROOT / "deploy" / "start.py", tmp_path / "app" / "deploy")
+    shutil.copytree(ROOT / "jobs", tmp_path / "app" / "jobs")
+    (tmp_path / "app" / "web").mkdir()
+    (tmp_path / "app" / "web" / "__init__.py").write_text("raise RuntimeError('a broken deploy')")
+    box = container(APP_DIR=str(tmp_path / "app"))
+    assert box.process.wait(110) == 1
+    assert "web is FATAL" in box.log.read_text()
+
+
+def test_a_worker_that_cannot_start_does_not_take_the_web_down(container):
+    box = container(JOBRUNNER_MODULE="no_such_module")
+    wait_for(lambda: box.log.exists() and box.log.read_text().count("worker.refused") >= 3, 30)
+    assert box.answers()
+    box.stop()

@@ -1,0 +1,125 @@
+"""The pages say what is true: blocks are run, tables are compared with the code."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from servers import ROOT, wait_for
+from workers import Worker
+
+from consumer import runner
+from consumer.cli import main
+from consumer.errors import EXIT_REASONS
+
+README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+BIN = Path(sys.executable).parent
+
+
+def blocks(language):
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def test_the_quick_start_does_what_it_shows(tmp_path):
+    for text in blocks("python"):
+        name = re.match(r"# (\S+\.py)\n", text)
+        if name:
+            path = tmp_path / name[1]
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+    (tmp_path / "jobs" / "__init__.py").write_text("")
+    start, session = blocks("console")
+    path = {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    dev = Worker(*start.split()[2:], cwd=tmp_path, start_new_session=True)
+    try:
+        wait_for(lambda: any("jobrunner enqueue METHOD" in line for line in dev.other), 20, lambda: str(dev))
+        exports = dict(line.split("export ")[1].strip().split("=", 1) for line in dev.other if "export " in line)
+        for command, shown in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", session, re.MULTILINE):
+            environment = {**os.environ, **path, **exports}
+            done = subprocess.run(
+                shlex.split(command), check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
+            )
+            assert done.stdout == shown or not shown
+        dev.wait("job.done", seconds=20)
+        expected = [json.loads(line) for line in blocks("json")[0].splitlines()]
+        found = [line for line in dev.lines if line.get("request_id") == "7f3a"]
+        assert [list(line) for line in found] == [list(line) for line in expected]
+        for key in ("event", "method", "attempt", "request_id", "logger"):
+            assert [line.get(key) for line in found] == [line.get(key) for line in expected]
+    finally:
+        os.killpg(dev.process.pid, signal.SIGKILL)
+        dev.end()
+
+
+def test_the_call_from_the_web_app_works(tmp_path, monkeypatch):
+    code = next(text for text in blocks("python") if "enqueue(" in text)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").write_text("")
+    (tmp_path / "jobs" / "hello.py").write_text("def greet(name): print('hello', name)")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JOBRUNNER_QUEUE_URL": "inline:", "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    assert done.stdout == "hello Ada\n"
+
+
+def test_the_message_shown_is_the_wire_format():
+    from consumer.message import decode
+
+    assert decode(blocks("json")[1]).method == "thumbnails.make"
+
+
+def test_make_targets_shown_exist():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in re.findall(r"(?:`|^)make (\w+)", README, re.MULTILINE):
+        assert command in targets
+
+
+def test_every_exit_code_is_listed():
+    rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", README, re.MULTILINE))
+    assert rows == {str(int(code)): reason for code, reason in EXIT_REASONS.items()}
+
+
+def test_every_option_of_consume_is_listed_with_its_variable():
+    rows = re.findall(r"^\| `(--[a-z-]+)` \| `(JOBRUNNER_\w+)` \|", README, re.MULTILINE)
+    options = main.commands["consume"].params
+    assert rows == [(option.opts[0], option.envvar) for option in options]
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| .*? \| .* \| `(test_\w+)` \|$", README, re.MULTILINE))
+def test_every_row_of_what_happens_when_names_a_test(row):
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert f"def {row}(" in tests
+
+
+def test_the_thread_table_is_exact():
+    source = Path(runner.__file__).read_text()
+    spawned = set(re.findall(r'_spawn\("(\w+)"', source)) | set(re.findall(r'\(\S+, "(\w+)", self', source))
+    table = ARCHITECTURE.split("## Threads")[1].split("## ")[0]
+    listed = re.findall(r"^\| ([a-z].*?) \|", table, re.MULTILINE)
+    names = {word.split("-")[0] for row in listed for word in row.split(", ")} - {"thread", "main"}
+    assert names == spawned
+    assert f"receiver-1 to {runner.RECEIVERS}" in table
+    assert f"deleter-1 to {runner.DELETERS}" in table
+
+
+def test_every_room_says_what_lives_there():
+    for path in (ROOT / "consumer").rglob("*.py"):
+        assert path.read_text().startswith('"""'), path
+
+
+def test_the_documented_links_exist():
+    for page in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
