@@ -20,8 +20,10 @@ COPY --from=build /venv /venv
 COPY deploy deploy
 COPY jobs jobs
 COPY web web
+# Where supervisorctl looks by itself: `docker exec CONTAINER supervisorctl restart jobrunner:*`
+RUN ln -s /app/deploy/supervisord.conf /etc/supervisord.conf
 USER app
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PORT=8000
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PORT=8000 APP_DIR=/app RUN_DIR=/tmp JOBRUNNER_PROCESSES=1
 EXPOSE 8000
 # Bad when the web does not answer or a worker is stuck.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "deploy/healthy.py"]

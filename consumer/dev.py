@@ -34,7 +34,9 @@ def run(*, module: str, app_dir: Path, port: int, command: Sequence[str]) -> int
             click.echo(f"  export {name}={shlex.quote(value)}")
         click.echo('  jobrunner enqueue METHOD \'{"name": "value"}\'   # METHOD: see jobrunner methods\n')
         worker = [*PROGRAM, "consume", "--reload", "--module", module, "--app-dir", str(app_dir)]
-        return _run_all([worker, list(command)] if command else [worker], {**os.environ, **environment})
+        # moto goes on with the long poll of a worker that was restarted, and gives it what comes next.
+        shared = {"JOBRUNNER_WAIT_SECONDS": "1", **os.environ, **environment}
+        return _run_all([worker, list(command)] if command else [worker], shared)
 
 
 @contextmanager

@@ -54,6 +54,8 @@ def consume(settings: Settings, log: FilteringBoundLogger) -> NoReturn:
     The queue comes before the app: what boto3 imports late must be imported before the app's files,
     which may have the same names, come first on `sys.path`.
     """
+    if settings.status_file:  # a dead worker's: nothing is known of this one yet
+        settings.status_file.unlink(missing_ok=True)
     queue, attributes = _connect(settings, log)
     visibility_seconds = settings.visibility_timeout_seconds or attributes.visibility_timeout_seconds
     check_visibility_timeout(visibility_seconds, "the queue's visibility timeout")
