@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn
 import click
 
 from consumer.errors import JobrunnerError, SettingsError
+from consumer.message import Delivery
 from consumer.settings import Settings
 
 queue_url_option = click.option(
@@ -28,7 +29,7 @@ app_dir_option = click.option(
     default=".",
     show_default=True,
     show_envvar=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, resolve_path=True),
     help="Folder of the app's code, put first on sys.path.",
 )
 
@@ -114,7 +115,7 @@ def main() -> None:
 @click.option(
     "--status-file",
     envvar="JOBRUNNER_STATUS_FILE",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, resolve_path=True),
     show_envvar=True,
     help="Where to write the state that `jobrunner health` reads; one file per process.",
 )
@@ -140,22 +141,33 @@ def main() -> None:
     show_envvar=True,
     help="Development: start again when a Python file under --app-dir changes.",
 )
-def consume(log_format: Literal["json", "console"] | None, log_level: str, *, reload: bool, **options: Any) -> NoReturn:
+def consume(log_format: Literal["json", "console"] | None, *, reload: bool, **options: Any) -> NoReturn:
     r"""Run the daemon: receive jobs, run them, delete them.
 
     \b
     jobrunner consume --queue-url https://sqs.eu-west-1.amazonaws.com/123456789012/jobs
     """
-    settings = Settings(**options)
+    settings = Settings(log_format=log_format or ("console" if sys.stdout.isatty() else "json"), **options)
     if reload:
         from consumer import reload as reloading
 
         reloading.run_again_on_change(settings.app_dir)
+    _consume(settings)
+
+
+def consume_one() -> NoReturn:
+    """Run the one delivery that a worker, our parent, puts into stdin."""
+    from consumer import alone
+
+    _consume(*alone.unpack(sys.stdin.buffer.read()))
+
+
+def _consume(settings: Settings, only: Delivery | None = None) -> NoReturn:
     from consumer import logs, runner
 
-    log = logs.configure(log_format=log_format or ("console" if sys.stdout.isatty() else "json"), level=log_level)
+    log = logs.configure(log_format=settings.log_format, level=settings.log_level)
     try:
-        runner.consume(settings, log)
+        runner.consume(settings, log, only)
     except JobrunnerError as error:
         log.critical("worker.refused", error=str(error), code=int(error.exit_code))
         sys.exit(error.exit_code)
@@ -212,7 +224,7 @@ def methods(module: str, app_dir: Path) -> None:
     multiple=True,
     required=True,
     show_envvar=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, resolve_path=True),
     help="What consume was given; repeatable.",
 )
 def health(paths: tuple[Path, ...]) -> None:

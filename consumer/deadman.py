@@ -12,6 +12,8 @@ from structlog.typing import FilteringBoundLogger
 #: Of the visibility timeout. The keeper arms anew at each tick, when no lease is older than a third
 #: of it and a tick: so the process is gone before the first lease ends, at every length from 10 s up.
 LIMIT = 0.45
+#: In the stack of every thread that runs a job: the log line has no room for the others.
+JOB_FRAME = "execution.py"
 
 
 class DeadMansSwitch:
@@ -74,6 +76,6 @@ def _report(left: Path, kept: Path, log: FilteringBoundLogger) -> None:
     log.error(
         "deadman.found",
         file=str(kept),
-        stacks=stacks,
-        cause="a job held the interpreter until the dead-man's switch ended its process; see the newest call first",
+        stacks="\n\n".join(thread for thread in stacks.split("\n\n") if JOB_FRAME in thread) or stacks,
+        cause="a job held the interpreter until the dead-man's switch ended its process; newest call first, all threads in the file",
     )

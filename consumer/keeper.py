@@ -59,7 +59,7 @@ class Renewal:
         """Renew what is due: one try each, the next tick makes the next."""
         due = self._leases.due()
         if not due:
-            self._outage.given_up("renew")
+            self._outage.succeeded("renew")  # what failed is done with, one way or the other
         elif self._outage.seconds_to_wait("renew") == 0:
             for batch in _tens(due):
                 self._alive()

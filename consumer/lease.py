@@ -38,6 +38,7 @@ class Lease:
     thread_id: int = 0
     lost: bool = False
     overdue: bool = False
+    alone: bool = False
 
 
 class Leases:

@@ -38,7 +38,7 @@ class JobLimit:
         """Log each overdue job's own stack, mark it for backoff, and ask for the stop."""
         oldest_start = time.monotonic() - self._limit_seconds
         for lease in self._leases.all_in(State.RUNNING):
-            if lease.started_at < oldest_start and not lease.overdue:
+            if lease.started_at < oldest_start and not lease.overdue and not lease.alone:
                 lease.overdue = True
                 self._log.error(
                     "job.timed_out",

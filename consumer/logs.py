@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -63,8 +64,9 @@ class LineWriter:
         self._descriptor = descriptor
 
     def write(self, line: str) -> None:
-        """Write one line, its newline added."""
-        os.write(self._descriptor, line.encode("utf-8", "backslashreplace") + b"\n")
+        """Write one line, its newline added; a job must not fail because nobody reads its lines."""
+        with suppress(OSError):
+            os.write(self._descriptor, line.encode("utf-8", "backslashreplace") + b"\n")
 
     def flush(self) -> None:
         """Do nothing: nothing is held back."""

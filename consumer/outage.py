@@ -9,9 +9,9 @@ from structlog.typing import FilteringBoundLogger
 
 from consumer.errors import LastingQueueError, QueueError
 
-#: Tries during an outage: after about 1, 2, then every 4 s. Short, so that work goes on within
+#: Tries during an outage: after about 1, 2, then every 3 s. Short, so that work goes on within
 #: seconds of the end; shared by all that fail, so that a down SQS sees less than a request a second.
-PAUSE_SECONDS, PAUSE_SECONDS_MAX = 1.0, 4.0
+PAUSE_SECONDS, PAUSE_SECONDS_MAX = 1.0, 3.0
 #: A refusal that time seldom mends (no such queue, no permission) ends the process after this long:
 #: longer than SQS takes to let a deleted queue be made again (AWS: 60 s), and than a role takes to change.
 LASTING_SECONDS_MAX = 90.0
@@ -63,6 +63,7 @@ class Outage:
             return
         with self._lock:
             self._failing.discard(action)
+            self._next_try = 0.0  # the others may have their turn at once
             if not self._failing:
                 self._log.info("sqs.recovered", action=action, seconds=round(self._clock() - self._since, 1))
 

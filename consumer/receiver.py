@@ -7,10 +7,11 @@ from collections.abc import Callable
 from consumer.demand import Demand
 from consumer.errors import QueueError
 from consumer.lease import Lease, Leases
+from consumer.message import Delivery
 from consumer.outage import Outage
 from consumer.outcome import handed_back
 from consumer.settler import Settler
-from consumer.sqs import CONNECT_SECONDS, POLL_MARGIN_SECONDS, Queue
+from consumer.sqs import CONNECT_SECONDS, POLL_MARGIN_SECONDS
 
 #: A message's lease may have begun this long before its answer reached us. Not since the request
 #: was sent: a long poll waits up to 20 s first, and the whole lease would look spent.
@@ -27,7 +28,7 @@ class Receiver:
     def __init__(
         self,
         *,
-        queue: Queue,
+        receive: Callable[..., list[Delivery]],
         wait_seconds: int,
         demand: Demand,
         leases: Leases,
@@ -37,7 +38,7 @@ class Receiver:
         on_empty: Callable[[], None],
         outage: Outage,
     ) -> None:
-        self._queue = queue
+        self._ask = receive
         self._wait_seconds = wait_seconds
         self._demand = demand
         self._leases = leases
@@ -98,7 +99,7 @@ class Receiver:
     def _receive(self, most: int) -> list[Lease]:
         asked_at = self._out_since[threading.get_ident()] = time.monotonic()
         try:
-            deliveries = self._queue.receive(
+            deliveries = self._ask(
                 most=most,
                 wait_seconds=self._wait_seconds,
                 visibility_timeout_seconds=int(self._leases.visibility_seconds),
@@ -116,6 +117,7 @@ class Receiver:
         return leases
 
     def _wait_out_outages(self) -> None:
-        while seconds := self._outage.seconds_to_wait("receive") or STUCK_SECONDS * self._settler.is_stuck():
+        # Stuck deletes first: they need the turn that the second question takes.
+        while seconds := STUCK_SECONDS * self._settler.is_stuck() or self._outage.seconds_to_wait("receive"):
             if self._stopped.wait(seconds):
                 return

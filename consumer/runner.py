@@ -14,6 +14,7 @@ from typing import NoReturn
 from structlog.typing import FilteringBoundLogger
 
 from consumer import catalog, sqs
+from consumer.alone import Alone, OneDelivery
 from consumer.coroutines import Coroutines
 from consumer.deadman import DeadMansSwitch
 from consumer.demand import Demand
@@ -23,6 +24,7 @@ from consumer.health import StatusFile
 from consumer.keeper import Keeper, Renewal
 from consumer.lease import Leases, State
 from consumer.limits import JobLimit, MemoryLimit, PollWatch
+from consumer.message import Delivery
 from consumer.outage import Outage
 from consumer.outcome import failed, handed_back
 from consumer.pool import Pool
@@ -48,8 +50,8 @@ class Stop:
     grace_seconds: float
 
 
-def consume(settings: Settings, log: FilteringBoundLogger) -> NoReturn:
-    """Run the worker until something ends it; raises JobrunnerError if it cannot start.
+def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None = None) -> NoReturn:
+    """Run the worker until something ends it, or just for one delivery; raises JobrunnerError if it cannot start.
 
     The queue comes before the app: what boto3 imports late must be imported before the app's files,
     which may have the same names, come first on `sys.path`.
@@ -65,13 +67,15 @@ def consume(settings: Settings, log: FilteringBoundLogger) -> NoReturn:
     runner = Runner(
         settings=settings,
         queue=queue,
+        receive=OneDelivery(only).receive if only else queue.receive,
         attempts_max=attributes.attempts_max,
+        alone=None if only else Alone(settings=settings, log=log),
         visibility_seconds=visibility_seconds,
         jobs=jobs,
         around=around,
         log=log,
     )
-    log.info(
+    log.debug("worker.alone", message_id=only.message_id) if only else log.info(
         "worker.ready",
         queue_url=settings.queue_url,
         module=settings.module,
@@ -91,7 +95,9 @@ class Runner:
         *,
         settings: Settings,
         queue: sqs.Queue,
+        receive: Callable[..., list[Delivery]],
         attempts_max: int | None,
+        alone: Alone | None,
         visibility_seconds: int,
         jobs: catalog.Catalog,
         around: Around | None,
@@ -117,9 +123,17 @@ class Runner:
             attempts_max=attempts_max,
             log=log,
         )
-        self._pool = Pool(run=execution.run, leases=leases, settler=settler, demand=demand)
+        self._alone = alone
+        self._pool = Pool(
+            run=execution.run,
+            run_alone=alone.run if alone else execution.run,
+            attempts_max=attempts_max,
+            leases=leases,
+            settler=settler,
+            demand=demand,
+        )
         self._receiver = Receiver(
-            queue=queue,
+            receive=receive,
             wait_seconds=settings.wait_seconds,
             demand=demand,
             leases=leases,
@@ -155,6 +169,8 @@ class Runner:
         """Take the one way out. All of it is a courtesy: SIGKILL in any line loses nothing."""
         self._log.info("worker.stopping", reason=request.code.name.lower(), in_hand=len(self._leases))
         self._receiver.stop()
+        if self._alone:
+            self._alone.stop()
         self._receiver.hand_back(self._leases.all_in(State.WAITING))
         code = self._wait_for_jobs(request)
         unfinished = self._leases.all_in(State.WAITING, State.RUNNING)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from consumer.errors import SettingsError
@@ -28,6 +29,8 @@ class Settings:
     max_memory_mb: int | None = None
     stop_when_empty: bool = False
     status_file: Path | None = None
+    log_format: Literal["json", "console"] = "json"
+    log_level: str = "info"
 
     def __post_init__(self) -> None:
         """Check every limit."""

@@ -196,7 +196,7 @@ def test_what_works_goes_on_and_what_fails_shares_one_gate(outage, clock):
     assert outage.seconds_to_wait("delete") > 0, "the turn is taken"
 
 
-def test_tries_are_paced_and_never_further_apart_than_four_seconds(outage, clock):
+def test_tries_are_paced_and_never_further_apart_than_three_seconds(outage, clock):
     tries = 0
     outage.failed("receive", QueueError("down"))
     end = clock.now + 120
@@ -204,9 +204,9 @@ def test_tries_are_paced_and_never_further_apart_than_four_seconds(outage, clock
         if outage.seconds_to_wait("receive") == 0:
             tries += 1
             outage.failed("receive", QueueError("down"))
-        assert outage.seconds_to_wait("receive") <= 4
+        assert outage.seconds_to_wait("receive") <= 3
         clock.now += 0.05
-    assert 120 / 4 <= tries <= 120 / 3 + 4
+    assert 120 / 3 <= tries <= 120 / 2
 
 
 def test_a_lasting_refusal_ends_the_process_after_its_time(outage, clock):

@@ -196,3 +196,16 @@ def test_add_and_loop_send_what_settle_puts_in_line(house):
         line.wait_until_empty(deadline=10**9)
     assert house.queue.deleted == ["a", "b"]
     assert house.queue.released == [("c", 5)]
+
+
+def test_renewals_that_failed_do_not_keep_an_outage_open_when_nothing_is_left_to_renew(house, events):
+    (lease,) = house.running("a")
+    house.settler.settle(lease, DONE)
+    house.clock.now += 11
+    house.queue.down = True
+    house.renewal.renew()
+    house.settler._delete([lease])
+    house.queue.down = False
+    house.settler._delete([lease])
+    house.renewal.renew()
+    assert len(events.named("sqs.outage")) == len(events.named("sqs.recovered")) == 1
