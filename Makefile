@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test unit check format lock lowest clean
+.PHONY: demo test unit check format lock lowest torture bench clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
@@ -41,3 +41,6 @@ lowest: .venv/ready  ## unit and contract tests with the oldest run-time depende
 
 clean:
 	rm -rf .venv .cache data
+
+torture: .venv/ready  ## 5,000 jobs, 100 kills, 200 faults of each kind, on a real ElasticMQ: some minutes
+	TORTURE=1 $(BIN)/pytest -q -s tests/acceptance/test_torture.py -k whatever

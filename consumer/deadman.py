@@ -73,9 +73,10 @@ def _report(left: Path, kept: Path, log: FilteringBoundLogger) -> None:
         left.unlink(missing_ok=True)
         return
     left.replace(kept)
+    of_jobs = [thread for thread in stacks.split("\n\n") if JOB_FRAME in thread]
     log.error(
         "deadman.found",
         file=str(kept),
-        stacks="\n\n".join(thread for thread in stacks.split("\n\n") if JOB_FRAME in thread) or stacks,
-        cause="a job held the interpreter until the dead-man's switch ended its process; newest call first, all threads in the file",
+        stacks="\n\n".join(of_jobs) or stacks,
+        cause="a job held the interpreter until the dead-man's switch ended its process",
     )

@@ -125,7 +125,8 @@ class Handler(BaseHTTPRequestHandler):
             self.upstream.request("POST", self.path, body, dict(self.headers))
             answer = self.upstream.getresponse()
             data = answer.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):
+            self.upstream.close()
             self.upstream = None
             self.cut()
             return
