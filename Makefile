@@ -42,5 +42,8 @@ lowest: .venv/ready  ## unit and contract tests with the oldest run-time depende
 clean:
 	rm -rf .venv .cache data
 
+bench: .venv/ready  ## jobrunner, bare loops and peers side by side, some minutes
+	$(BIN)/python benchmarks/run.py
+
 torture: .venv/ready  ## 5,000 jobs, 100 kills, 200 faults of each kind, on a real ElasticMQ: some minutes
 	TORTURE=1 $(BIN)/pytest -q -s tests/acceptance/test_torture.py -k whatever

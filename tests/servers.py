@@ -36,8 +36,9 @@ def free_port():
 class ElasticMQ:
     """A real ElasticMQ on a port of its own, with the shipped configuration; `restart` keeps its messages."""
 
-    def __init__(self, folder, *, port=None):
+    def __init__(self, folder, *, port=None, in_memory=False):
         self.folder = folder
+        self.in_memory = in_memory
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
@@ -46,7 +47,7 @@ class ElasticMQ:
         shipped = (ROOT / "deploy" / "elasticmq.conf").read_text()
         config = self.folder / "elasticmq.conf"
         here = shipped.replace("port = 9324", f"port = {self.port}").replace("/data/", f"{self.folder}/")
-        config.write_text(here)
+        config.write_text(here.replace("enabled = true, uri", "enabled = false, uri") if self.in_memory else here)
         command = ["java", "-Xmx512m", f"-Dconfig.file={config}", "-cp", f"{jars()}/*", "org.elasticmq.server.Main"]
         with (self.folder / "elasticmq.log").open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)

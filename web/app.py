@@ -14,6 +14,7 @@ from jobrunner import enqueue
 from jobs import _records, mishaps, newsletter, thumbnails
 
 UPLOAD_BYTES_MAX = 10 * 1024 * 1024
+DRAIN_BYTES_MAX = 10 * UPLOAD_BYTES_MAX
 KEY = re.compile(r"[0-9a-f]{32}")
 
 app = Flask(__name__)
@@ -75,6 +76,10 @@ def thumbnail(key):
 
 @app.errorhandler(RequestEntityTooLarge)
 def too_large(_error):
+    # A browser sends all before it reads our answer; past a limit it may see a reset instead.
+    for _ in range(DRAIN_BYTES_MAX // 65536):
+        if not request.environ["wsgi.input"].read(65536):
+            break
     return redirect(url_for("page", error=f"more than {UPLOAD_BYTES_MAX // 1024 // 1024} MB in one upload"))
 
 
