@@ -253,6 +253,129 @@ def dev(module: str, app_dir: Path, port: int, command: tuple[str, ...]) -> None
     sys.exit(laptop.run(module=module, app_dir=app_dir, port=port, command=command))
 
 
+@main.group()
+def crons() -> None:
+    """Show, check, reconcile and fire the schedule file, crons.toml beside the jobs."""
+
+
+crons_option = click.option(
+    "--crons",
+    "path",
+    envvar="JOBRUNNER_CRONS",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="The schedule file; by default crons.toml beside the module.",
+)
+
+
+@crons.command("list")
+@module_option
+@app_dir_option
+@crons_option
+def list_(module: str, app_dir: Path, path: Path | None) -> None:
+    """Show each cron: what, when in words, its next times."""
+    from consumer import crons as room
+
+    for line in room.describe(_crons(module, app_dir, path)):
+        click.echo(line)
+
+
+@crons.command("next")
+@module_option
+@app_dir_option
+@crons_option
+@click.option("-n", "count", default=10, show_default=True, help="How many times of each cron.")
+@click.argument("names", nargs=-1)
+def next_(module: str, app_dir: Path, path: Path | None, count: int, names: tuple[str, ...]) -> None:
+    """Show the next times, a line each: first in UTC, then in the cron's own zone."""
+    from consumer import crons as room
+
+    for line in room.next_lines(room.select(_crons(module, app_dir, path), names), count):
+        click.echo(line)
+
+
+def _place_options(command: Any) -> Any:
+    for option in reversed(
+        [
+            module_option,
+            app_dir_option,
+            crons_option,
+            queue_url_option,
+            click.option("--app", envvar="JOBRUNNER_APP", required=True, show_envvar=True, help="Name of the app."),
+            click.option(
+                "--env",
+                "environment",
+                envvar="JOBRUNNER_ENV",
+                required=True,
+                show_envvar=True,
+                help="Name of the environment, such as production.",
+            ),
+            click.option(
+                "--role-arn",
+                envvar="JOBRUNNER_CRONS_ROLE_ARN",
+                required=True,
+                show_envvar=True,
+                help="The role with which Scheduler sends to the queue.",
+            ),
+            click.option(
+                "--dead-letter-arn",
+                envvar="JOBRUNNER_CRONS_DEAD_LETTER_ARN",
+                show_envvar=True,
+                help="A standard queue for ticks that Scheduler could not send.",
+            ),
+            click.option("--prune", is_flag=True, help="Delete schedules of our group that the file does not name."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@crons.command()
+@_place_options
+def plan(**options: Any) -> NoReturn:
+    """Show how EventBridge Scheduler differs from the file; exit 2 if it does, 0 if not."""
+    _, changes = _changes(**options)
+    sys.exit(2 if any(change.kind != "extra" for change in changes) else 0)
+
+
+@crons.command()
+@_place_options
+def apply(**options: Any) -> None:
+    """Make EventBridge Scheduler agree with the file; what is equal is not touched."""
+    scheduler, changes = _changes(**options)
+    scheduler.apply(changes)
+    click.echo(f"{sum(change.kind != 'extra' for change in changes)} changes made")
+
+
+@crons.command("run")
+@module_option
+@app_dir_option
+@crons_option
+@queue_url_option
+@click.argument("name", required=False)
+def run_(module: str, app_dir: Path, path: Path | None, queue_url: str, name: str | None) -> None:
+    """Fire the file onto a local queue, where no EventBridge is; with NAME, that one, now."""
+    from consumer import crons as room
+
+    room.run(_crons(module, app_dir, path), name=name, queue_url=queue_url)
+
+
+def _crons(module: str, app_dir: Path, path: Path | None) -> Any:
+    from consumer import crons as room
+
+    return room.load(module=module, app_dir=app_dir, path=path)
+
+
+def _changes(module: str, app_dir: Path, path: Path | None, *, prune: bool, **place: Any) -> Any:
+    from consumer import crons as room
+
+    scheduler = room.reconciler(**place)
+    changes = scheduler.plan(_crons(module, app_dir, path), prune=prune)
+    for line in room.plan_lines(changes):
+        click.echo(line)
+    return scheduler, changes
+
+
 def _json(text: str) -> Any:
     try:
         return json.loads(text)

@@ -36,7 +36,10 @@ def run(*, module: str, app_dir: Path, port: int, command: Sequence[str]) -> int
         worker = [*PROGRAM, "consume", "--reload", "--module", module, "--app-dir", str(app_dir)]
         # moto goes on with the long poll of a worker that was restarted, and gives it what comes next.
         shared = {"JOBRUNNER_WAIT_SECONDS": "1", **os.environ, **environment}
-        return _run_all([worker, list(command)] if command else [worker], shared)
+        programs = [worker, list(command)] if command else [worker]
+        if list(app_dir.glob(f"{module.replace('.', '/')}/crons.toml")) or (app_dir / "crons.toml").exists():
+            programs.append([*PROGRAM, "crons", "run", "--module", module, "--app-dir", str(app_dir)])
+        return _run_all(programs, shared)
 
 
 @contextmanager

@@ -79,6 +79,12 @@ class AppImportFailed(AppError):
     """The named module exists and raised while it was imported."""
 
 
+class ScheduleError(JobrunnerError, ValueError):
+    """A schedule expression, or the file it stands in, is wrong."""
+
+    exit_code = ExitCode.SETTINGS
+
+
 class QueueError(JobrunnerError):
     """SQS did not do what was asked; it may the next time."""
 

@@ -9,9 +9,10 @@ from structlog.typing import FilteringBoundLogger
 
 from consumer.errors import LastingQueueError, QueueError
 
-#: Tries during an outage: after about 1, 2, then every 3 s. Short, so that work goes on within
-#: seconds of the end; shared by all that fail, so that a down SQS sees less than a request a second.
-PAUSE_SECONDS, PAUSE_SECONDS_MAX = 1.0, 3.0
+#: Tries during an outage: one soon, since most failures are a single one; then ever less often, but
+#: still so that work goes on within seconds of the end. Shared by all that fail, so that an SQS that
+#: is down sees less than a request a second.
+PAUSES_SECONDS = (0.2, 1.0, 2.0, 3.0)
 #: A refusal that time seldom mends (no such queue, no permission) ends the process after this long:
 #: longer than SQS takes to let a deleted queue be made again (AWS: 60 s), and than a role takes to change.
 LASTING_SECONDS_MAX = 90.0
@@ -27,7 +28,7 @@ class Outage:
         self._failing: set[str] = set()
         self._since = 0.0
         self._next_try = 0.0
-        self._pause = PAUSE_SECONDS
+        self._failures = 0
 
     def includes(self, action: str) -> bool:
         """Tell whether this action failed the last time."""
@@ -40,7 +41,7 @@ class Outage:
                 return 0.0
             left = self._next_try - self._clock()
             if left <= 0:
-                self._next_try = self._clock() + self._pause
+                self._next_try = self._clock() + self._pause()
             return max(0.0, left)
 
     def failed(self, action: str, error: QueueError) -> None:
@@ -48,12 +49,12 @@ class Outage:
         with self._lock:
             now = self._clock()
             if not self._failing:
-                self._since, self._pause = now, PAUSE_SECONDS
+                self._since, self._failures = now, 0
                 self._log.warning("sqs.outage", action=action, error=str(error))
             elif action in self._failing:
-                self._pause = min(self._pause * 2, PAUSE_SECONDS_MAX)
+                self._failures += 1
             self._failing.add(action)
-            self._next_try = now + self._pause * random.uniform(0.75, 1.0)
+            self._next_try = now + self._pause() * random.uniform(0.75, 1.0)
             if isinstance(error, LastingQueueError) and now - self._since > LASTING_SECONDS_MAX:
                 raise error
 
@@ -72,3 +73,6 @@ class Outage:
         with self._lock:
             if self._failing - {action}:
                 self._failing.discard(action)
+
+    def _pause(self) -> float:
+        return PAUSES_SECONDS[min(self._failures, len(PAUSES_SECONDS) - 1)]

@@ -41,16 +41,20 @@ def enqueue(
     RequestRefused the job may be on the queue all the same.
     """
     call = _call(method, params, context)
-    url = _queue_url(queue_url)
     _check_delay(delay_seconds)
-    body = encode(call)
+    send_body(encode(call), delay_seconds=delay_seconds, group=group, queue_url=queue_url)
+    return str(call.id)
+
+
+def send_body(body: str, *, delay_seconds: int = 0, group: str | None = None, queue_url: str | None = None) -> None:
+    """Send an encoded call; raises as `enqueue` does."""
+    url = _queue_url(queue_url)
     if url == inline.URL:
         inline.run(body)
-    else:
-        refusals = _queue(url, os.getpid()).send([body], delay_seconds=delay_seconds, group=group)
-        if refusals:
-            raise RequestRefused(f"{refusals[0].code}: {refusals[0].message}")
-    return str(call.id)
+        return
+    refusals = _queue(url, os.getpid()).send([body], delay_seconds=delay_seconds, group=group)
+    if refusals:
+        raise RequestRefused(f"{refusals[0].code}: {refusals[0].message}")
 
 
 def enqueue_many(

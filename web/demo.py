@@ -1,14 +1,19 @@
 """What `make demo` runs as the web app's stand-in: puts real jobs on the queue and tells what became of each."""
 
+import logging
 import os
 import sys
 import time
+from contextlib import suppress
+from threading import Event, Thread
 
 import boto3
 from PIL import Image, ImageDraw
+from werkzeug.serving import make_server
 
 from jobrunner import enqueue, enqueue_many
 from jobs import _records, mishaps, newsletter, thumbnails
+from web.app import app
 
 WAIT_SECONDS = 60
 COLORS = ("tomato", "gold", "seagreen", "steelblue")
@@ -35,8 +40,17 @@ def left_on_queue():
     return sum(int(count) for count in found["Attributes"].values())
 
 
+def serve_page():
+    """Serve the demo's page as well, on a thread."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    Thread(target=server.serve_forever, daemon=True).start()
+    print(f"the page: http://127.0.0.1:{server.server_port}/", flush=True)
+
+
 def main():
     started = time.time()
+    serve_page()
     keys = [f"demo-{color}" for color in COLORS]
     for key, color in zip(keys, COLORS, strict=True):
         _records.update(key, state="queued", name=f"{color}.png", kind="thumbnail", created=started)
@@ -65,6 +79,10 @@ def main():
     print(f"  newsletter.write   done: {len(letters())} letters in {_records.folder('newsletters')}")
     print(f"  mishaps.stumble    failed once, done at attempt {attempts['demo-stumble']}")
     print("  thumbnails.mak     no such method: its message waits on the queue for a deploy that knows it")
+    if sys.stdout.isatty():
+        print("\nThe page stays until Ctrl-C.", flush=True)
+        with suppress(KeyboardInterrupt):
+            Event().wait()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The shipped supervisord.conf under a real supervisord, with the real web server and worker."""
 
+import json
 import os
 import shutil
 import signal
@@ -36,6 +37,9 @@ def test_web_and_worker_run_and_restart_loses_nothing(container):
     wait_for(lambda: counts(url) == (0, 0, 0), 60, lambda: f"{counts(url)} {box.log.read_text()[-3000:]}")
     assert len(list((box.folder / "data" / "tasks").glob("k*.json"))) == 200
     assert counts(url, dead=True) == (0, 0, 0)
+    lines = [line for line in box.log.read_text().splitlines() if "event" in line]
+    assert len(lines) > 200
+    assert all(json.loads(line)["event"] for line in lines), "each line of two processes arrives whole"
 
 
 def test_the_container_is_healthy_until_a_worker_is_stuck(container):

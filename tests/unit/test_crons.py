@@ -1,0 +1,320 @@
+"""The schedule file, its words, its reconciliation with EventBridge Scheduler, and its stand-in on a laptop."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from click.testing import CliRunner
+from moto import mock_aws
+from servers import ROOT
+
+from consumer.catalog import Catalog, Job
+from consumer.cli import main
+from consumer.crons import file, ticker
+from consumer.crons.expression import parse
+from consumer.crons.scheduler import PLACEHOLDER, Place, Scheduler, queue_arn, schedule_name
+from consumer.crons.words import explain
+from consumer.errors import JobrunnerError, ScheduleError
+from consumer.message import decode
+
+NOW = datetime(2026, 11, 23, 9, 45, tzinfo=UTC)
+
+
+def letter(to="all"):
+    """Stand for a job."""
+
+
+CATALOG = Catalog(module="jobs", jobs={"mail.letter": Job.of("mail.letter", letter)}, left_out={})
+
+GOOD = """
+[weekly]
+method = "mail.letter"
+schedule = "cron(0 9 ? * 2#1 *)"
+timezone = "America/New_York"
+params = { to = "members" }
+max_age_seconds = 7200
+description = "On Mondays"
+
+[often]
+method = "mail.letter"
+schedule = "rate(5 minutes)"
+
+[off]
+method = "mail.letter"
+schedule = "at(2027-01-01T09:00:00)"
+enabled = false
+"""
+
+
+@pytest.fixture
+def crons(tmp_path):
+    def crons(text=GOOD):
+        path = tmp_path / "crons.toml"
+        path.write_text(text)
+        return file.load(path, CATALOG)
+
+    return crons
+
+
+def test_a_good_file_is_read_whole(crons):
+    weekly, often, off = crons()
+    assert (weekly.name, weekly.method, weekly.params, weekly.max_age_seconds) == (
+        "weekly",
+        "mail.letter",
+        {"to": "members"},
+        7200,
+    )
+    assert [cron.enabled for cron in (weekly, often, off)] == [True, True, False]
+    call = decode(json.dumps({"method": "mail.letter", "id": "weekly@2026-12-07T14:00:00Z"}))
+    assert weekly.call("2026-12-07T14:00:00Z").id == call.id
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('method = "mail.letter"\nschedule = "rate', 'schedule = "rate', ":10 [often]: method is missing"),
+        ("max_age_seconds = 7200", "max_age = 7200", ":2 [weekly]: unknown key 'max_age'; known: method"),
+        ("max_age_seconds = 7200", "max_age_seconds = true", "has the wrong type"),
+        ("max_age_seconds = 7200", "max_age_seconds = 0", "at least 1"),
+        ('to = "members"', 'whom = "x"', "got an unexpected keyword argument 'whom'"),
+        ("mail.letter", "mail.lettre", "near misses: mail.letter"),
+        ("America/New_York", "America/Gotham", "not an IANA name"),
+        ("rate(5 minutes)", "rate(5 minute)", "[often]: 'rate(5 minute)' is not rate(1 minute)"),
+        ("[off]", "[off", "not TOML"),
+        ("[off]", '["o f"]', "letters, digits"),
+        ("enabled = false", "enabled = 0", "wrong type"),
+        ("[weekly]", "loose = 1\n[weekly]", ":2 [loose]: 'loose' is not a table"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_line_table_and_value(crons, old, new, says):
+    with pytest.raises(ScheduleError) as caught:
+        crons(GOOD.replace(old, new, 1))
+    assert says in str(caught.value)
+    assert "crons.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cron(0 9 ? * 2#1 *)", "at 09:00 on the first Monday of the month, UTC"),
+        ("cron(0 18 ? * MON-FRI *)", "at 18:00 Monday to Friday, UTC"),
+        ("cron(*/15 * * * ? *)", "every 15 minutes every day, UTC"),
+        ("cron(* * * * ? *)", "every minute every day, UTC"),
+        ("cron(0 8,12 ? * SAT,SUN *)", "at 08:00 and 12:00 every Sunday and Saturday, UTC"),
+        ("cron(5 * * * ? *)", "at :05 of every hour every day, UTC"),
+        ("cron(0/10 9-17 * * ? *)", "every 10 minutes in the hours 9 to 17 every day, UTC"),
+        ("cron(0 0 LW * ? *)", "at 00:00 on the last weekday of the month, UTC"),
+        (
+            "cron(0 0 15W 1,7 ? 2027)",
+            "at 00:00 on the weekday nearest to day 15 of the month in January and July in 2027, UTC",
+        ),
+        ("cron(15 10 ? * 6L *)", "at 10:15 on the last Friday of the month, UTC"),
+        ("rate(1 hour)", "every hour"),
+        ("rate(5 minutes)", "every 5 minutes"),
+        ("at(2027-01-01T09:00:00)", "once, at 09:00:00 on 1 January 2027, UTC"),
+    ],
+)
+def test_schedules_are_said_in_words(text, words):
+    assert explain(parse(text, ZoneInfo("UTC"))) == words
+
+
+class Laptop:
+    """A clock that only sleep moves, and that may sleep longer than asked."""
+
+    def __init__(self, hours):
+        self.now_at = NOW + timedelta(seconds=7)
+        self.end = NOW + timedelta(hours=hours)
+        self.lid_closed_at = None
+
+    def now(self):
+        return self.now_at
+
+    def sleep(self, seconds):
+        self.now_at += timedelta(seconds=seconds)
+        if self.lid_closed_at and self.now_at > self.lid_closed_at:
+            self.now_at += timedelta(hours=3)
+            self.lid_closed_at = None
+        if self.now_at > self.end:
+            raise StopIteration
+
+
+def test_the_ticker_fires_each_tick_once_on_its_second(crons):
+    laptop, fired = Laptop(hours=6), []
+    with pytest.raises(StopIteration):
+        ticker.run(
+            crons(GOOD.replace("0 9 ? * 2#1 *", "30 * * * ? *")),
+            lambda cron, at: fired.append((cron.name, at, laptop.now())),
+            now=laptop.now,
+            sleep=laptop.sleep,
+        )
+    assert all(timedelta(0) <= actual - at < timedelta(seconds=1) for _, at, actual in fired)
+    assert [at for name, at, _ in fired if name == "weekly"] == [NOW.replace(minute=30, hour=10 + n) for n in range(6)]
+    assert len({at for name, at, _ in fired if name == "often"}) == sum(name == "often" for name, _, _ in fired) == 71
+
+
+def test_after_the_laptop_slept_there_is_no_burst(crons):
+    laptop, fired = Laptop(hours=5), []
+    laptop.lid_closed_at = NOW + timedelta(hours=1)
+    with pytest.raises(StopIteration):
+        ticker.run(crons(), lambda _, at: fired.append((at, laptop.now())), now=laptop.now, sleep=laptop.sleep)
+    assert all(actual - at < timedelta(seconds=31) for at, actual in fired)
+    assert 20 <= len(fired) <= 25
+
+
+PLACE = Place(
+    app="shop",
+    environment="test",
+    queue_arn="arn:aws:sqs:eu-west-1:123456789012:jobs",
+    role_arn="arn:aws:iam::123456789012:role/crons",
+)
+
+
+class Recorder:
+    """Counts the requests of a scheduler, by operation; may fail at a chosen one."""
+
+    def __init__(self, scheduler):
+        self.calls = []
+        self.fail_at = None
+        scheduler._client.meta.events.register("before-call.scheduler.*", self._note)
+
+    def _note(self, model, **_):
+        self.calls.append(model.name)
+        if self.fail_at and self.calls.count("CreateSchedule") == self.fail_at:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, model.name)
+
+    def writes(self):
+        found = [name for name in self.calls if not name.startswith(("Get", "List"))]
+        self.calls.clear()
+        return found
+
+
+@pytest.fixture
+def scheduler():
+    with mock_aws():
+        yield Scheduler(place=PLACE, region="eu-west-1")
+
+
+@pytest.fixture
+def recorder(scheduler):
+    return Recorder(scheduler)
+
+
+def apply(scheduler, crons, *, prune=False):
+    changes = scheduler.plan(crons, prune=prune)
+    scheduler.apply(changes)
+    return [(change.kind, change.name) for change in changes]
+
+
+def test_apply_again_change_one_and_prune_write_only_what_differs(scheduler, recorder, crons):
+    apply(scheduler, crons())
+    assert recorder.writes() == ["CreateScheduleGroup", "CreateSchedule", "CreateSchedule", "CreateSchedule"]
+    assert apply(scheduler, crons()) == []
+    assert recorder.writes() == []
+    changed = crons(GOOD.replace("0 9 ?", "0 10 ?"))
+    (change,) = scheduler.plan(changed, prune=False)
+    assert change.lines == ("ScheduleExpression: 'cron(0 9 ? * 2#1 *)' -> 'cron(0 10 ? * 2#1 *)'",)
+    apply(scheduler, changed)
+    assert recorder.writes() == ["UpdateSchedule"]
+    fewer = [cron for cron in changed if cron.name != "off"]
+    assert apply(scheduler, fewer) == [("extra", schedule_name("off"))]
+    assert recorder.writes() == []
+    assert apply(scheduler, fewer, prune=True) == [("delete", schedule_name("off"))]
+    assert recorder.writes() == ["DeleteSchedule"]
+    assert apply(scheduler, fewer, prune=True) == []
+
+
+def test_what_is_made_sends_our_wire_format_with_its_time(scheduler, crons):
+    apply(scheduler, crons())
+    made = scheduler._client.get_schedule(GroupName="jobrunner-shop-test", Name=schedule_name("weekly"))
+    target = made["Target"]
+    body = json.loads(target["Input"])
+    assert body["scheduled_at"] == PLACEHOLDER
+    call = decode(target["Input"].replace(PLACEHOLDER, "2026-12-07T14:00:00Z"))
+    assert (call.method, call.params, call.max_age_seconds) == ("mail.letter", {"to": "members"}, 7200)
+    assert call.id == "weekly@2026-12-07T14:00:00Z"
+    assert target["Arn"] == PLACE.queue_arn
+    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == 7200
+    assert made["FlexibleTimeWindow"] == {"Mode": "OFF"}
+
+
+def test_a_group_that_is_not_ours_is_refused(scheduler, crons):
+    scheduler._client.create_schedule_group(Name="jobrunner-shop-test", Tags=[{"Key": "owner", "Value": "somebody"}])
+    with pytest.raises(ScheduleError, match="somebody else's"):
+        scheduler.plan(crons(), prune=True)
+
+
+def test_two_that_apply_at_the_same_time_agree(scheduler, recorder, crons):
+    changes = scheduler.plan(crons(), prune=False)
+    apply(scheduler, crons())
+    scheduler.apply(changes)
+    assert apply(scheduler, crons()) == []
+
+
+def test_an_apply_that_fails_half_way_is_completed_by_the_next(scheduler, recorder, crons):
+    recorder.fail_at = 2
+    with pytest.raises(JobrunnerError, match="slow down"):
+        apply(scheduler, crons())
+    recorder.fail_at = None
+    assert [kind for kind, _ in apply(scheduler, crons())] == ["create", "create"]
+    assert apply(scheduler, crons()) == []
+
+
+def test_names_and_arns():
+    assert len(schedule_name("x" * 55)) == 64
+    assert schedule_name("a.b") != schedule_name("a_b")
+    assert (
+        queue_arn("https://sqs.cn-north-1.amazonaws.com.cn/123/jobs", "cn-north-1")
+        == "arn:aws-cn:sqs:cn-north-1:123:jobs"
+    )
+
+
+def run(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_list_and_next_show_the_demos_crons():
+    listed = run("crons", "list", "--app-dir", ROOT)
+    assert "at 09:00 on the first Monday of the month, America/New_York" in listed.output
+    assert "minute_letter: newsletter.write  (disabled)" in listed.output
+    lines = run("crons", "next", "-n", 3, "--app-dir", ROOT, "nightly_stumble").output.splitlines()
+    assert len(lines) == 3
+    times = [datetime.strptime(line.split()[0], "%Y-%m-%dT%H:%MZ") for line in lines]
+    assert times == sorted(times)
+    missing = run("crons", "next", "--app-dir", ROOT, "nope")
+    assert (missing.exit_code, "no cron 'nope'" in missing.output) == (2, True)
+    nowhere = run("crons", "list", "--app-dir", ROOT, "--crons", "/no/file.toml")
+    assert (nowhere.exit_code, "--crons" in nowhere.output) == (2, True)
+
+
+@mock_aws
+def test_plan_exits_2_while_there_are_differences():
+    words = [
+        "--app-dir",
+        ROOT,
+        "--app",
+        "shop",
+        "--env",
+        "test",
+        "--role-arn",
+        PLACE.role_arn,
+        "--queue-url",
+        "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs",
+    ]
+    planned = run("crons", "plan", *words)
+    assert (planned.exit_code, planned.output.count("\n+ ")) == (2, 3), repr(planned.exception)
+    assert "4 changes made" in run("crons", "apply", *words).output
+    again = run("crons", "plan", *words)
+    assert (again.exit_code, again.output) == (0, "")
+    too_long = run("crons", "plan", *words, "--env", "e" * 60)
+    assert "over 64 characters" in too_long.output
+    assert boto3.client("scheduler", region_name="eu-west-1").list_schedules()["Schedules"]
+
+
+def test_one_cron_can_be_fired_now(monkeypatch, tmp_path):
+    monkeypatch.setenv("DEMO_DATA", str(tmp_path))
+    fired = run("crons", "run", "weekly_newsletter", "--app-dir", ROOT, "--queue-url", "inline:")
+    assert "fired weekly_newsletter of 20" in fired.output, fired.output
+    assert len(list((tmp_path / "newsletters").iterdir())) == 3
