@@ -36,10 +36,10 @@ def run(*, module: str, app_dir: Path, port: int, command: Sequence[str]) -> int
         worker = [*PROGRAM, "consume", "--reload", "--module", module, "--app-dir", str(app_dir)]
         # moto goes on with the long poll of a worker that was restarted, and gives it what comes next.
         shared = {"JOBRUNNER_WAIT_SECONDS": "1", **os.environ, **environment}
-        programs = [worker, list(command)] if command else [worker]
+        helpers = []
         if list(app_dir.glob(f"{module.replace('.', '/')}/crons.toml")) or (app_dir / "crons.toml").exists():
-            programs.append([*PROGRAM, "crons", "run", "--module", module, "--app-dir", str(app_dir)])
-        return _run_all(programs, shared)
+            helpers.append([*PROGRAM, "crons", "run", "--module", module, "--app-dir", str(app_dir)])
+        return _run_all([worker, list(command)] if command else [worker], helpers, shared)
 
 
 @contextmanager
@@ -80,8 +80,8 @@ def _create_queues(address: str) -> str:
     return url
 
 
-def _run_all(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> int:
-    """Run programs side by side until one ends or a signal comes, then end the others."""
+def _run_all(commands: Sequence[Sequence[str]], helpers: Sequence[Sequence[str]], environment: dict[str, str]) -> int:
+    """Run programs side by side until one that is no helper ends, or a signal comes; then end the others."""
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -89,8 +89,8 @@ def _run_all(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> 
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, note)
-    children = [subprocess.Popen(command, env=environment) for command in commands]
-    while not received and all(child.poll() is None for child in children):
+    children = [subprocess.Popen(command, env=environment) for command in [*commands, *helpers]]
+    while not received and all(child.poll() is None for child in children[: len(commands)]):
         time.sleep(LOOK_SECONDS)
     if signal.SIGINT not in received:  # Ctrl-C has reached the children by itself: a second one would cut them off
         _terminate(children)
@@ -99,7 +99,7 @@ def _run_all(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> 
         time.sleep(LOOK_SECONDS)
     _terminate(children)
     codes = [child.wait() for child in children]
-    return 0 if received else max(abs(code) for code in codes)
+    return 0 if received else max(abs(code) for code in codes[: len(commands)])
 
 
 def _terminate(children: Sequence[subprocess.Popen[bytes]]) -> None:

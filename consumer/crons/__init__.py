@@ -69,7 +69,9 @@ def plan_lines(changes: Iterable["Change"]) -> Iterator[str]:
         yield from (f"    {line}" for line in change.lines)
 
 
-def reconciler(*, app: str, environment: str, queue_url: str, role_arn: str, dead_letter_arn: str | None) -> "Scheduler":
+def reconciler(
+    *, app: str, environment: str, queue_url: str, role_arn: str, dead_letter_arn: str | None
+) -> "Scheduler":
     """Make the reconciler for an app's environment."""
     from consumer import sqs
     from consumer.crons.scheduler import Place, Scheduler, queue_arn
