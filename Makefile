@@ -44,6 +44,7 @@ clean:
 
 bench: .venv/ready  ## jobrunner, bare loops and peers side by side, some minutes
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/figures.py
 
 torture: .venv/ready  ## 5,000 jobs, 100 kills, 200 faults of each kind, on a real ElasticMQ: some minutes
 	TORTURE=1 $(BIN)/pytest -q -s tests/acceptance/test_torture.py -k whatever

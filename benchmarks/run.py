@@ -52,6 +52,7 @@ US = ["jobrunner", "consume", "--app-dir", str(APPS)]
 CONTENDERS = [
     Contender("bare loop, 1 by 1", ["python", str(APPS / "bare.py"), "1"]),
     Contender("bare loop, by 10", ["python", str(APPS / "bare.py"), "10"]),
+    Contender("bare loop, by 10, 8 processes", [["python", str(APPS / "bare.py"), "10"]] * 8),
     Contender("jobrunner", US),
     Contender("jobrunner, 2 processes", [["jobrunner", *US[1:]]] * 2),
     Contender("PyQS, 8 processes", ["pyqs", "jobs", "-c", "8"], "pyqs", "peer_pyqs"),
@@ -134,6 +135,10 @@ def fill(contender, direct, url, server, count):
         subprocess.run([contender.bin / "python", "-c", code], check=True, env=environment, cwd=APPS)
         return
     body = '{"task": "peer_pyqs.noop", "args": [], "kwargs": {}}' if contender.app else '{"method": "noop"}'
+    fill_bodies(direct, url, body, count)
+
+
+def fill_bodies(direct, url, body, count):
     for start in range(0, count, 10):
         entries = [{"Id": str(n), "MessageBody": body} for n in range(min(10, count - start))]
         direct.send_message_batch(QueueUrl=url, Entries=entries)

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from workers import Worker
 from consumer import runner
 from consumer.cli import main
 from consumer.errors import EXIT_REASONS
+from consumer.message import decode
 
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
@@ -75,8 +77,6 @@ def test_the_call_from_the_web_app_works(tmp_path, monkeypatch):
 
 
 def test_the_message_shown_is_the_wire_format():
-    from consumer.message import decode
-
     assert decode(blocks("json")[1]).method == "thumbnails.make"
 
 
@@ -123,3 +123,20 @@ def test_the_documented_links_exist():
     for page in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_crons_shown_are_the_demos():
+    listed = CliRunner().invoke(main, ["crons", "list", "--app-dir", str(ROOT)]).output
+    shown = next(text for text in blocks("text") if "weekly_newsletter" in text)
+    kept = [line for line in listed.splitlines() if not line.startswith("  next: ")]
+    assert shown.splitlines() == kept
+    table = tomllib.loads(blocks("toml")[0])["weekly_newsletter"]
+    assert table.items() <= tomllib.loads((ROOT / "jobs" / "crons.toml").read_text())["weekly_newsletter"].items()
+
+
+def test_the_transformers_template_writes_our_wire_format():
+    page = (ROOT / "docs" / "events.md").read_text()
+    (targets,) = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if '"Id"' in text]
+    template = targets[0]["InputTransformer"]["InputTemplate"]
+    call = decode(template.replace("<key>", '"cat.png"').replace("<id>", '"7f3a"'))
+    assert (call.method, call.params, call.id) == ("thumbnails.make", {"key": "cat.png"}, "7f3a")
