@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from servers import ROOT, wait_for
 from workers import Worker
 
