@@ -3,6 +3,7 @@
 Same set-up as run.py: a real ElasticMQ behind a proxy that adds 10 ms.
 """
 
+import json
 import os
 import statistics
 import sys
@@ -39,7 +40,7 @@ class Bench:
             "JOBRUNNER_QUEUE_URL": url,
             "AWS_ENDPOINT_URL_SQS": self.proxy.url,
             "PYTHONPATH": str(APPS),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{CACHE / 'jobrunner' / 'bin'}:{os.environ['PATH']}",
         }
         with (CACHE / "figures.log").open("w") as log:
             return psutil.Popen(command, env=environment, cwd=APPS, stdout=log, stderr=log, start_new_session=True)
@@ -76,20 +77,19 @@ def wait_for_receive(bench):
 
 
 def waiting(bench, command):
-    """Median from send to delete of single jobs on an idle worker, in ms."""
+    """Median from send to start of single jobs on an idle worker, in ms."""
     url = bench.queue()
     worker = bench.start(command, url)
     wait_for_receive(bench)
-    times = []
-    for _ in range(40):
-        time.sleep(0.15)
-        sent = time.monotonic()
-        bench.sqs.send_message(QueueUrl=url, MessageBody='{"method": "noop"}')
-        while not bench.deletes(sent):
-            time.sleep(0.0005)
-        times.append(1000 * (bench.deletes(sent)[0] - sent))
+    stamps = CACHE / "stamps.txt"
+    stamps.write_text("")
+    for _ in range(60):
+        time.sleep(0.1)
+        body = json.dumps({"method": "stamp", "params": {"path": str(stamps), "sent": time.time()}})
+        bench.sqs.send_message(QueueUrl=url, MessageBody=body)
+    time.sleep(0.2)
     worker.kill()
-    return statistics.median(times)
+    return 1000 * statistics.median(map(float, stamps.read_text().split()))
 
 
 def starting(bench, command):
@@ -137,7 +137,7 @@ def main():
         try:
             bench = Bench(server, Proxy(server.url, delay_seconds=DELAY_SECONDS))
             print(f"naps: {statistics.median(naps(bench) for _ in range(ROUNDS)):.3f} of the ideal", flush=True)
-            for name, measure in (("send to delete", waiting), ("start to first delete", starting)):
+            for name, measure in (("send to start", waiting), ("start to first delete", starting)):
                 pairs = [(measure(bench, US), measure(bench, BARE)) for _ in range(ROUNDS)]
                 ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
                 ratio = statistics.median(mine / other for mine, other in pairs)

@@ -33,19 +33,22 @@ os.environ |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFA
 class Contender:
     name: str
     command: list
-    package: str = ""
+    package: str = "jobrunner"
     app: str = ""
     queue: str = "jobs"
     rounds: list = field(default_factory=list)
 
     @property
     def bin(self):
-        return CACHE / self.package.split("[")[0] / "bin" if self.package else Path(sys.executable).parent
+        return CACHE / self.package.split("[")[0] / "bin"
 
     def install(self):
-        if self.package and not self.bin.exists():
+        """Give each package an environment of its own; ours, with the bare loops, is made anew from this checkout."""
+        ours = self.package == "jobrunner"
+        if ours or not self.bin.exists():
             venv.create(self.bin.parent, with_pip=True)
-            subprocess.run([self.bin / "pip", "install", "--quiet", self.package, "setuptools"], check=True)
+            packages = [ROOT] if ours else [self.package, "setuptools"]
+            subprocess.run([self.bin / "pip", "install", "--quiet", "--force-reinstall", *packages], check=True)
 
 
 US = ["jobrunner", "consume", "--app-dir", str(APPS)]
@@ -82,7 +85,7 @@ def main():
     from servers import ElasticMQ
 
     contenders = [contender for contender in CONTENDERS if options.only in contender.name]
-    for contender in contenders:
+    for contender in {contender.package: contender for contender in contenders}.values():
         contender.install()
     with tempfile.TemporaryDirectory() as folder:
         server = ElasticMQ(Path(folder), in_memory=True).start()

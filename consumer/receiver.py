@@ -20,6 +20,8 @@ ANSWER_SECONDS_MAX = 1.0
 ROUND_TRIP_SECONDS = 0.5
 #: While finished jobs cannot be deleted, look again this often.
 STUCK_SECONDS = 0.5
+#: More finished jobs than this are not taken on before their deletes catch up: a crash would repeat them all.
+UNDELETED_MAX, BEHIND_SECONDS = 100, 0.01
 
 
 class Receiver:
@@ -53,7 +55,7 @@ class Receiver:
     def loop(self) -> None:
         """Wait for a turn, receive, submit; until stopped."""
         while most := self._demand.next_ask():
-            self._wait_out_outages()
+            self._hold()
             started = time.monotonic()
             fresh = [] if self._stopped.is_set() else self._receive(most)
             self._demand.received(asked=most, count=len(fresh), seconds=time.monotonic() - started)
@@ -116,8 +118,16 @@ class Receiver:
         self._on_admitted()
         return leases
 
-    def _wait_out_outages(self) -> None:
-        # Stuck deletes first: they need the turn that the second question takes.
-        while seconds := STUCK_SECONDS * self._settler.is_stuck() or self._outage.seconds_to_wait("receive"):
+    def _hold(self) -> None:
+        """Wait while more would only do harm."""
+        while seconds := self._seconds_to_hold():
             if self._stopped.wait(seconds):
                 return
+
+    def _seconds_to_hold(self) -> float:
+        # Stuck deletes first: they need the turn that the last question takes.
+        if self._settler.is_stuck():
+            return STUCK_SECONDS
+        if len(self._settler.deletes) > UNDELETED_MAX:
+            return BEHIND_SECONDS
+        return self._outage.seconds_to_wait("receive")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,11 +34,14 @@ from consumer.settings import Settings, check_visibility_timeout
 from consumer.settler import Settler
 
 #: Overlapping receives and delete batches: at 10 to 20 ms each, more than one interpreter can use.
-RECEIVERS, DELETERS = 4, 3
+RECEIVERS, DELETERS = 4, 4
 #: How long running jobs may go on after SIGTERM, and the last requests after that: under 3 s in all.
 GRACE_SECONDS, SETTLE_SECONDS = 1.5, 1.0
 #: How soon a long poll of ours answers when what it waits for comes from ourselves.
 ECHO_SECONDS = 0.4
+#: A thread whose answer has come waits this long for the interpreter while jobs compute (Python: 5 ms):
+#: deletes must keep pace with jobs that take less than that.
+SWITCH_SECONDS = 0.001
 #: How often the stop looks whether the last job has ended.
 LOOK_SECONDS = 0.02
 
@@ -153,6 +157,7 @@ class Runner:
         """Start every thread, wait for a reason to stop, stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._spawn("coroutines", self._coroutines.loop)
         self._spawn("keeper", self._keeper.loop)
         self._spawn("releaser", self._settler.releases.loop)

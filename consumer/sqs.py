@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -19,6 +18,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 from botocore.parsers import ResponseParserError
+from botocore.session import Session
 
 from consumer.errors import AccessDenied, QueueError, QueueNotFound, RequestRefused
 from consumer.message import Delivery
@@ -72,12 +72,13 @@ class Endpoint:
     def __init__(self, queue_url: str) -> None:
         self.queue_url = queue_url
         self.region, self._endpoint_url = locate(queue_url, os.environ)
+        # botocore is boto3 without its S3 transfers and resources, which would double the time to start.
         # A session of our own: boto3's default one is shared with the app and is not thread-safe.
-        self._session = boto3.session.Session()
+        self._session = Session()
 
     def client(self, *, read_seconds: float, attempts: int, connections: int, connect_seconds: float) -> Any:
         """Make a client; `attempts` is the total of tries that boto3 makes by itself."""
-        return self._session.client(
+        return self._session.create_client(
             "sqs",
             region_name=self.region,
             endpoint_url=self._endpoint_url,
