@@ -9,21 +9,26 @@ from consumer.sqs import BATCH_MAX
 
 #: The pace of the jobs is that of about the last half second: slow jobs after fast ones show at once.
 PACE_SECONDS = 0.5
-#: Jobs are fast if each thread ends this many a second; for slower ones nothing is taken ahead.
-FAST_JOBS_PER_THREAD = 2.0
+#: The first jobs after a pause are counted over at least this long, not over the whole memory.
+PACE_SECONDS_MIN = 0.05
+#: Slower jobs get nothing ahead: neither those that took longer, nor those that keep their threads for longer now.
+FAST_SECONDS = 0.5
 #: Taken ahead: what is done during one receive, with room for receives that come late.
 RECEIVES_AHEAD = 3.0
+START_SOON_SECONDS = 0.1
 
 
-def ahead(*, threads: int, jobs_per_second: float, receive_seconds: float) -> int:
+def ahead(*, threads: int, job_seconds: float, jobs_per_second: float, receive_seconds: float) -> int:
     """Say how many messages to hold beyond those that run.
 
     Little's law: to keep the threads busy during a receive takes throughput x its duration. Slow jobs
     get nothing: what waited here for one of them could start at once in another process.
     """
-    if jobs_per_second < threads * FAST_JOBS_PER_THREAD:
+    if job_seconds > FAST_SECONDS or jobs_per_second < threads / FAST_SECONDS:
         return 0
-    return round(jobs_per_second * receive_seconds * RECEIVES_AHEAD)
+    # Jobs that started together end together, all in one receive's time: up to one more for each thread.
+    together = min(threads, round(jobs_per_second * START_SOON_SECONDS))
+    return max(together, round(jobs_per_second * receive_seconds * RECEIVES_AHEAD))
 
 
 def ask(*, threads: int, in_hand: int, asked: int, ahead: int) -> int:
@@ -51,7 +56,8 @@ class Demand:
         self._waiting = 0
         self._was_full = False
         self._pace = 0.0
-        self._paced_at = clock()
+        self._paced_at = self._busy_since = clock()
+        self._job_seconds = 0.0
         self._receive_seconds = 0.0
         self._stopped = False
 
@@ -75,6 +81,8 @@ class Demand:
     def received(self, *, asked: int, count: int, seconds: float) -> None:
         """Note a receive's end; 0 deliveries also stands for one that failed."""
         with self._changed:
+            if self._in_hand == 0 and self._pace_now() < 1:
+                self._pace, self._busy_since = 0.0, self._clock()
             self._receives -= 1
             self._asked -= asked
             self._in_hand += count
@@ -83,10 +91,11 @@ class Demand:
                 self._receive_seconds += 0.2 * (seconds - self._receive_seconds)
             self._wake()
 
-    def finished(self) -> None:
-        """Note that a job ended."""
+    def finished(self, seconds: float) -> None:
+        """Note that a job ended, and how long it took."""
         with self._changed:
             self._in_hand -= 1
+            self._job_seconds += 0.2 * (seconds - self._job_seconds)
             self._pace = self._pace_now() + 1 / PACE_SECONDS
             self._paced_at = self._clock()
             self._wake()
@@ -110,7 +119,13 @@ class Demand:
     def _ask(self) -> int:
         if self._receives and not self._was_full:
             return 0
-        more = ahead(threads=self._threads, jobs_per_second=self._pace_now(), receive_seconds=self._receive_seconds)
+        age = max(PACE_SECONDS_MIN, self._clock() - self._busy_since)
+        more = ahead(
+            threads=self._threads,
+            job_seconds=self._job_seconds,
+            jobs_per_second=self._pace_now() / (1 - math.exp(-age / PACE_SECONDS)),
+            receive_seconds=self._receive_seconds,
+        )
         return ask(threads=self._threads, in_hand=self._in_hand, asked=self._asked, ahead=more)
 
     def _pace_now(self) -> float:

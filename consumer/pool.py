@@ -47,7 +47,7 @@ class Pool:
             if self._leases.start(lease):
                 lease.alone = self._is_last_attempt(lease.delivery)
                 outcome = (self._run_alone if lease.alone else self._run)(lease.delivery)
-                self._demand.finished()
+                self._demand.finished(self._leases.now() - lease.started_at)
                 if outcome is None:
                     self._leases.confirm([lease])
                 else:

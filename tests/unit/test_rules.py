@@ -37,17 +37,21 @@ def test_backoff_doubles_and_a_first_hand_back_is_at_once():
 
 
 @pytest.mark.parametrize(
-    ("threads", "jobs_per_second", "receive_seconds", "expected"),
+    ("job_seconds", "jobs_per_second", "receive_seconds", "expected"),
     [
-        (8, 0, 0.01, 0),  # nothing known
-        (8, 8, 0.01, 0),  # a second each: what waited here could start elsewhere
-        (8, 8, 0.5, 0),  # slow jobs on a slow network: still nothing
-        (8, 80, 0.0115, 3),  # a tenth of a second each
-        (8, 1500, 0.012, 54),  # no-ops
+        (0, 0, 0.01, 0),  # nothing known
+        (1, 8, 0.01, 0),  # a second each: what waited here could start elsewhere
+        (1, 18, 0.01, 0),  # the same, when all eight have just ended together
+        (1, 8, 0.5, 0),  # slow jobs on a slow network: still nothing
+        (0.001, 4, 0.01, 0),  # jobs that were fast until now
+        (0.1, 80, 0.0115, 8),  # a tenth of a second each: all may end at once
+        (0.33, 24, 0.0115, 2),  # a third of a second each: two start within a tenth
+        (0.001, 1500, 0.012, 54),  # no-ops
     ],
 )
-def test_little_decides_what_is_taken_ahead(threads, jobs_per_second, receive_seconds, expected):
-    assert demand.ahead(threads=threads, jobs_per_second=jobs_per_second, receive_seconds=receive_seconds) == expected
+def test_little_decides_what_is_taken_ahead(job_seconds, jobs_per_second, receive_seconds, expected):
+    numbers = {"job_seconds": job_seconds, "jobs_per_second": jobs_per_second, "receive_seconds": receive_seconds}
+    assert demand.ahead(threads=8, **numbers) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,7 @@ def test_demand_falls_when_fast_jobs_turn_slow(clock):
     wants = demand.Demand(threads=8, clock=clock)
     for _ in range(1000):
         wants.received(asked=0, count=1, seconds=0.012)
-        wants.finished()
+        wants.finished(0.001)
         clock.now += 0.001
     wants.received(asked=0, count=8, seconds=0.012)
     assert wants._ask() == 10
