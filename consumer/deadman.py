@@ -4,6 +4,7 @@ import faulthandler
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -32,7 +33,8 @@ class DeadMansSwitch:
         self._path = folder / f"{prefix}-{os.getpid()}.stacks"
         for left in folder.glob(f"{prefix}-*.stacks"):
             if left == self._path or not _is_alive(int(left.stem.rpartition("-")[2])):
-                _report(left, folder / f"{prefix}.stacks", log)
+                with suppress(FileNotFoundError):  # another worker that starts now reports it
+                    _report(left, folder / f"{prefix}.stacks", log)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, 0o600)
 
