@@ -49,6 +49,7 @@ def test_the_container_is_healthy_until_a_worker_is_stuck(container):
         command = [sys.executable, ROOT / "deploy" / "healthy.py"]
         return subprocess.run(command, check=False, capture_output=True, env=box.env).returncode == 0
 
+    wait_for(lambda: list(box.run_dir.glob("worker-*.json")), 15)
     wait_for(healthy, 15)
     worker = int(box.ctl("pid", "jobrunner:jobrunner_00"))
     os.kill(worker, signal.SIGSTOP)
