@@ -7,7 +7,7 @@ from proxy import Proxy
 from servers import wait_for
 
 #: What one fault lasts here; the worker's long poll is 2 s, so that each kind is met within it.
-FAULT_SECONDS = 8
+FAULT_SECONDS = 12
 
 pytestmark = [
     pytest.mark.timeout(120),

@@ -18,8 +18,8 @@ from servers import ROOT, ElasticMQ, NotHere, counts, is_ci, make_queue, wait_fo
 from jobrunner import enqueue_many
 
 FULL = bool(os.environ.get("TORTURE"))
-JOBS = 5_000 if FULL else 200
-KILLS = 100 if FULL else 5
+JOBS = 5_000 if FULL else 400
+KILLS = 100 if FULL else 8
 FAULTS = 200 if FULL else 5
 PROCESSES = 4
 VISIBILITY_SECONDS = 10
