@@ -12,8 +12,8 @@ BIN := .venv/bin
 demo: .venv/ready  ## the main job, on a laptop: embedded SQS, worker, real jobs, and what became of them
 	PATH="$(CURDIR)/$(BIN):$$PATH" jobrunner dev -- python -m web.demo
 
-test: .venv/ready  ## every test, three at a time: most of them wait
-	$(BIN)/pytest -q -n 3
+test: .venv/ready  ## every test, six at a time: most of them wait
+	$(BIN)/pytest -q -n 6 --dist worksteal
 
 unit: .venv/ready  ## the tests that need no server: seconds
 	$(BIN)/pytest -q tests/unit

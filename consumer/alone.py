@@ -21,12 +21,10 @@ from consumer.message import Delivery
 from consumer.outcome import Outcome, failed
 from consumer.settings import Settings
 
-#: What the child does itself, to the end: it deletes, releases or hands back.
-SETTLED_THERE = {ExitCode.STOPPED, ExitCode.JOB_TIMEOUT}
 #: Beyond the job's own limit, for starting and stopping.
 SPARE_SECONDS = 60
 #: -P: the working directory may hold an app's own `consumer`.
-PROGRAM = (sys.executable, "-P", "-c", "from consumer.cli import consume_one; consume_one()")
+CHILD = (sys.executable, "-P", "-c", "from consumer.cli import consume_one; consume_one()")
 
 
 class Alone:
@@ -39,7 +37,7 @@ class Alone:
 
     def run(self, delivery: Delivery) -> Outcome | None:
         """Run a delivery in a child; None if the child settled it, a failure if it died."""
-        child = subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, cwd=self._settings.app_dir)
+        child = subprocess.Popen(CHILD, stdin=subprocess.PIPE, cwd=self._settings.app_dir)
         self._children.add(child)
         limit = self._settings.job_timeout_seconds
         try:
@@ -48,7 +46,7 @@ class Alone:
             child.kill()
             child.wait()
         self._children.discard(child)
-        if child.returncode in SETTLED_THERE:
+        if child.returncode == ExitCode.SETTLED:
             return None
         outcome = failed("failed", delivery.attempt)
         self._log.error(

@@ -76,10 +76,14 @@ class Demand:
                 return 0
             self._receives += 1
             self._asked += most
+            self._wake()  # after a full receive another may join this one
             return most
 
     def received(self, *, asked: int, count: int, seconds: float) -> None:
-        """Note a receive's end; 0 deliveries also stands for one that failed."""
+        """Note a receive's end, before anybody can finish what it brought; 0 also stands for one that failed.
+
+        It wakes nobody: the caller submits first, and its own next question lets others join.
+        """
         with self._changed:
             if self._in_hand == 0 and self._pace_now() < 1:
                 self._pace, self._busy_since = 0.0, self._clock()
@@ -89,7 +93,6 @@ class Demand:
             self._was_full = count >= asked
             if self._was_full:  # others waited for messages, which says nothing of the way there and back
                 self._receive_seconds += 0.2 * (seconds - self._receive_seconds)
-            self._wake()
 
     def finished(self, seconds: float) -> None:
         """Note that a job ended, and how long it took."""

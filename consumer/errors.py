@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     RECYCLED = 9
     SECOND_SIGNAL = 10
     UNREACHABLE = 11
+    SETTLED = 12
 
 
 #: What each code says to the person who reads it; the README's table is checked against it.
@@ -34,6 +35,7 @@ EXIT_REASONS = {
     ExitCode.RECYCLED: "--max-memory-mb was reached",
     ExitCode.SECOND_SIGNAL: "a second SIGTERM or SIGINT: at once, nothing handed back",
     ExitCode.UNREACHABLE: "SQS did not answer (commands that are asked once; consume waits instead)",
+    ExitCode.SETTLED: "only seen by the worker itself: the process of a last attempt has settled its message",
 }
 
 

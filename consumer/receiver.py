@@ -58,13 +58,12 @@ class Receiver:
             self._hold()
             started = time.monotonic()
             fresh = [] if self._stopped.is_set() else self._receive(most)
-            seconds = time.monotonic() - started
+            self._demand.received(asked=most, count=len(fresh), seconds=time.monotonic() - started)
             if self._stopped.is_set():
                 self.hand_back(fresh, attempts_of_ours=1)
             else:
                 self._submit(fresh)
                 time.sleep(0)  # a worker first: the next receive takes the interpreter for a while
-            self._demand.received(asked=most, count=len(fresh), seconds=seconds)
             # Not before: until what it brought is passed on, the stop must wait for it.
             self._out_since.pop(threading.get_ident(), None)
 

@@ -218,7 +218,9 @@ class Runner:
         if os.getpgrp() == os.getpid() and not os.isatty(0):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.killpg(0, signal.SIGTERM)
-        os._exit(code)
+        # A child has settled its message on the way here. No other code may say so: the job itself
+        # may end its process with any.
+        os._exit(code if self._alone else ExitCode.SETTLED)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         # Only a put: a lock taken in a handler may be held by the very code it interrupted.

@@ -1,6 +1,9 @@
 """What all tests share: a captured log, AWS's variables pointed at nothing, and the two servers."""
 
+import contextlib
+import tempfile
 import threading
+from pathlib import Path
 
 import boto3
 import pytest
@@ -57,8 +60,35 @@ def moto_url():
     server.stop()
 
 
+SHARED = pytest.StashKey()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Start one ElasticMQ for all processes of a parallel run: a JVM for each would cost more than it saves."""
+    if SHARED not in node.config.stash:
+        folder = tempfile.TemporaryDirectory()
+        node.config.stash[SHARED] = folder, servers.ElasticMQ(Path(folder.name))
+        with contextlib.suppress(servers.NotHere):  # each test that needs it says so
+            node.config.stash[SHARED][1].start()
+    server = node.config.stash[SHARED][1]
+    node.workerinput["elasticmq_url"] = server.url if server.process else None
+
+
+def pytest_unconfigure(config):
+    if SHARED in config.stash:
+        folder, server = config.stash[SHARED]
+        if server.process:
+            server.stop()
+        folder.cleanup()
+
+
 @pytest.fixture(scope="session")
-def elasticmq_url(tmp_path_factory):
+def elasticmq_url(tmp_path_factory, request):
+    shared = getattr(request.config, "workerinput", {}).get("elasticmq_url")
+    if shared:
+        yield shared
+        return
     try:
         server = servers.ElasticMQ(tmp_path_factory.mktemp("elasticmq")).start()
     except servers.NotHere as reason:

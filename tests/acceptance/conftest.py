@@ -9,7 +9,7 @@ from workers import Worker
 from jobrunner import enqueue_many
 
 JOBS = """
-import asyncio, os, time, logging
+import asyncio, logging, os, time
 from pathlib import Path
 log = logging.getLogger("app")
 HERE = Path(__file__).parent
@@ -39,7 +39,11 @@ class App:
         self.folder = folder
         self.queue_url = queue_url
         self.workers = []
-        self.write("jobs.py", JOBS)
+        self.write_jobs()
+
+    def write_jobs(self, more=""):
+        """Write the jobs that every test may use, and more."""
+        self.write("jobs.py", JOBS + more)
 
     def write(self, name, text):
         path = self.folder / name
@@ -51,7 +55,9 @@ class App:
         return self.run(*base, *words, **options)
 
     def run(self, *words, **options):
-        worker = Worker(*words, **options)
+        # A temporary folder of its own: the dead-man's dumps in it are this test's.
+        env = {"TMPDIR": str(self.folder), **options.pop("env", {})}
+        worker = Worker(*words, env=env, **options)
         self.workers.append(worker)
         return worker
 

@@ -18,16 +18,7 @@ pytestmark = [
 ]
 
 HOSTILE = """
-import asyncio, ctypes, os, signal, sys, threading, time, re, subprocess
-from pathlib import Path
-HERE = Path(__file__).parent
-def note(name):
-    with (HERE / "notes.txt").open("a") as notes:
-        notes.write(name + "\\n")
-def nap(seconds, name="nap"):
-    note(f"start {name}")
-    time.sleep(seconds)
-    note(f"end {name}")
+import ctypes, re, signal, subprocess, sys, threading
 def system_exit(): raise SystemExit(0)
 def interrupt(): raise KeyboardInterrupt
 def recurse(): recurse()
@@ -78,7 +69,7 @@ def child():
 
 @pytest.fixture
 def hostile(app):
-    app.write("jobs.py", HOSTILE)
+    app.write_jobs(HOSTILE)
     return app
 
 
@@ -176,8 +167,9 @@ def test_over_twenty_offsets_the_dead_mans_exit_precedes_the_end_of_the_lease_by
     workers = {}
     for after, url in queues.items():
         workers[after] = hostile.consume("--queue-url", url, "--visibility-timeout", 10, "--threads", 1)
-    for after, worker in workers.items():
+    for worker in workers.values():
         worker.wait("worker.ready", seconds=60)
+    for after in queues:
         enqueue_many([("hold", {"after": after})], queue_url=queues[after])
     deadline = time.monotonic() + 40
     while len(shows) < len(queues) and time.monotonic() < deadline:
@@ -216,9 +208,7 @@ def test_a_full_memory_is_recycled_after_the_running_jobs(hostile):
 
 
 def test_a_broken_loop_ends_the_process_with_its_own_code(hostile):
-    hostile.write(
-        "jobs.py", HOSTILE + "\ndef sabotage():\n    import consumer.lease\n    del consumer.lease.Leases.admit\n"
-    )
+    hostile.write_jobs("def sabotage():\n    import consumer.lease\n    del consumer.lease.Leases.admit\n")
     worker = hostile.consume()
     hostile.enqueue(("sabotage", {}))
     worker.wait("job.done")
@@ -264,7 +254,6 @@ def test_what_kills_its_process_ends_in_the_dead_letters_alone(hostile, server_u
 
 def test_unstarted_deliveries_go_to_who_can_start_them(hostile):
     """10,000 no-ops, then 40 jobs of 30 s on two processes: nothing waits behind them."""
-    hostile.write("jobs.py", HOSTILE + "\ndef noop(): pass\n")
     workers = [hostile.consume("--threads", 20) for _ in range(2)]
     for worker in workers:
         worker.wait("worker.ready")

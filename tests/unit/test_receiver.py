@@ -1,0 +1,56 @@
+"""The receiver's loop: what it counts, and when."""
+
+import pytest
+
+from consumer.demand import Demand
+from consumer.lease import Leases
+from consumer.message import Delivery
+from consumer.outage import Outage
+from consumer.receiver import Receiver
+
+
+class Stopped(Exception):
+    """Ends the loop that would never end."""
+
+
+def delivery(number):
+    return Delivery(message_id=f"m{number}", receipt_handle=f"h{number}", body="{}", attempt=1, sent_at=0.0)
+
+
+@pytest.fixture
+def loop(log):
+    """Give a receiver of two deliveries, and what `in_hand` was when they were submitted."""
+    demand, leases, seen = Demand(threads=8), Leases(visibility_seconds=30), []
+
+    def submit(fresh):
+        seen.append((len(fresh), demand.in_hand()))
+        demand.finished(0.001)  # a worker that is faster than the receiver
+        seen.append(demand.in_hand())
+        raise Stopped
+
+    receiver = Receiver(
+        receive=lambda **_: [delivery(1), delivery(2)],
+        wait_seconds=20,
+        demand=demand,
+        leases=leases,
+        settler=FakeSettler(),
+        submit=submit,
+        on_admitted=lambda: None,
+        on_empty=lambda: None,
+        outage=Outage(log=log),
+    )
+    return receiver.loop, seen
+
+
+class FakeSettler:
+    deletes = ()
+
+    def is_stuck(self):
+        return False
+
+
+def test_what_came_is_counted_before_a_worker_can_end_it(loop):
+    run, seen = loop
+    with pytest.raises(Stopped):
+        run()
+    assert seen == [(2, 2), 1]
