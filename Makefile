@@ -13,7 +13,7 @@ demo: .venv/ready  ## the main job, on a laptop: embedded SQS, worker, real jobs
 	PATH="$(CURDIR)/$(BIN):$$PATH" jobrunner dev -- python -m web.demo
 
 test: .venv/ready  ## every test, six at a time: most of them wait
-	$(BIN)/pytest -q -n 6 --dist worksteal
+	$(BIN)/pytest -q -n 6 --maxschedchunk 1
 
 unit: .venv/ready  ## the tests that need no server: seconds
 	$(BIN)/pytest -q tests/unit

@@ -24,7 +24,7 @@ from consumer.settings import Settings
 #: Beyond the job's own limit, for starting and stopping.
 SPARE_SECONDS = 60
 #: -P: the working directory may hold an app's own `consumer`.
-CHILD = (sys.executable, "-P", "-c", "from consumer.cli import consume_one; consume_one()")
+CHILD = (sys.executable, "-P", "-c", "from consumer.cli.worker import consume_one; consume_one()")
 
 
 class Alone:

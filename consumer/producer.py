@@ -9,7 +9,7 @@ from typing import Any
 
 from consumer import catalog, inline, sqs
 from consumer.errors import EnqueueError, QueueError, RequestRefused, SettingsError, UnknownMethod
-from consumer.message import BODY_BYTES_MAX, Call, encode
+from consumer.message import Call, encode
 from consumer.settings import check_queue_url
 
 Method = str | Callable[..., Any]
@@ -85,7 +85,7 @@ def enqueue_many(
         return _send_batch(queue, bodies, batch, delay_seconds=delay_seconds, group=group)
 
     with ThreadPoolExecutor(PARALLEL, thread_name_prefix="enqueue") as threads:
-        results = list(threads.map(send, _batches(bodies)))
+        results = list(threads.map(send, sqs.batches([len(body) for body in bodies])))
     not_sent = [index for result in results for index in result[0]]
     unknown = [index for result in results for index in result[1]]
     if not_sent or unknown:
@@ -123,19 +123,6 @@ def _send_batch(
         if not left:
             return refused, [], reason
     return refused + left, [], reason
-
-
-def _batches(bodies: list[str]) -> list[list[int]]:
-    """Cut positions into batches of ten and of 1 MiB: both are SQS's limits for a request."""
-    batches: list[list[int]] = []
-    room = 0
-    for index, body in enumerate(bodies):
-        if not batches or len(batches[-1]) == sqs.BATCH_MAX or len(body) > room:
-            batches.append([])
-            room = BODY_BYTES_MAX
-        batches[-1].append(index)
-        room -= len(body)
-    return batches
 
 
 def _call(method: Method, params: Params | None, context: Mapping[str, str] | None) -> Call:

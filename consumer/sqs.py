@@ -21,7 +21,7 @@ from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
 from consumer.errors import AccessDenied, QueueError, QueueNotFound, RequestRefused
-from consumer.message import Delivery
+from consumer.message import BODY_BYTES_MAX, Delivery
 
 #: AWS: entries of one batch request.
 BATCH_MAX = 10
@@ -57,13 +57,27 @@ class Refusal:
         return self.code.removeprefix("AWS.SimpleQueueService.") in LEASE_GONE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class QueueAttributes:
-    """What the queue itself says."""
+    """What the queue itself says, by AWS's names in `values`."""
 
-    visibility_timeout_seconds: int
-    attempts_max: int | None
-    dead_letter_arn: str | None
+    values: Mapping[str, str]
+
+    @property
+    def visibility_timeout_seconds(self) -> int:
+        """How long a received message is hidden unless a receive says otherwise."""
+        return int(self.values["VisibilityTimeout"])
+
+    @property
+    def redrive(self) -> Mapping[str, Any]:
+        """When a message becomes a dead letter, and where; empty for never."""
+        policy: Mapping[str, Any] = json.loads(self.values.get("RedrivePolicy") or "{}")
+        return policy
+
+    @property
+    def attempts_max(self) -> int | None:
+        """How often a message is received before it is a dead letter."""
+        return int(self.redrive["maxReceiveCount"]) if self.redrive else None
 
 
 class Endpoint:
@@ -91,6 +105,14 @@ class Endpoint:
                 user_agent_appid="jobrunner",
             ),
         )
+
+    def other_client(self, service: str, *, read_seconds: float) -> Any:
+        """Make a client for another service beside the queue; None where an emulator has none."""
+        configured = os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or os.environ.get("AWS_ENDPOINT_URL")
+        if self._endpoint_url and not configured and not AWS_HOST.fullmatch(urlsplit(self.queue_url).hostname or ""):
+            return None
+        config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds, retries={"total_max_attempts": 2})
+        return self._session.create_client(service, region_name=self.region, endpoint_url=configured, config=config)
 
 
 def locate(queue_url: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
@@ -120,7 +142,7 @@ class Queue:
         self, *, most: int, wait_seconds: int, visibility_timeout_seconds: int, probing: bool = False
     ) -> list[Delivery]:
         """Ask for up to `most` deliveries; a probe asks shortly, through the client with short timeouts."""
-        answer = _asked(
+        answer = asked(
             (self._working if probing else self._polling).receive_message,
             QueueUrl=self.url,
             MaxNumberOfMessages=min(most, BATCH_MAX),
@@ -133,7 +155,7 @@ class Queue:
     def delete(self, handles: Sequence[str]) -> dict[int, Refusal]:
         """Delete up to 10 deliveries; returns the refusals by position."""
         entries = [{"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)]
-        return _refusals(_asked(self._working.delete_message_batch, QueueUrl=self.url, Entries=entries))
+        return refusals(asked(self._working.delete_message_batch, QueueUrl=self.url, Entries=entries))
 
     def change_visibility(self, changes: Iterable[tuple[str, int]]) -> dict[int, Refusal]:
         """Hide up to 10 deliveries for some seconds from now (0: visible at once); returns the refusals."""
@@ -141,7 +163,7 @@ class Queue:
             {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": seconds}
             for index, (handle, seconds) in enumerate(changes)
         ]
-        return _refusals(_asked(self._working.change_message_visibility_batch, QueueUrl=self.url, Entries=entries))
+        return refusals(asked(self._working.change_message_visibility_batch, QueueUrl=self.url, Entries=entries))
 
     def send(self, bodies: Sequence[str], *, delay_seconds: int, group: str | None) -> dict[int, Refusal]:
         """Send up to 10 bodies of 1 MiB in all; returns the refusals by position."""
@@ -150,19 +172,25 @@ class Queue:
             {"Id": str(index), "MessageBody": body, "DelaySeconds": delay_seconds, **extra}
             for index, body in enumerate(bodies)
         ]
-        return _refusals(_asked(self._working.send_message_batch, QueueUrl=self.url, Entries=entries))
+        return refusals(asked(self._working.send_message_batch, QueueUrl=self.url, Entries=entries))
 
     def attributes(self) -> QueueAttributes:
         """Ask the queue for its settings."""
-        names = ["VisibilityTimeout", "RedrivePolicy"]
-        answer = _asked(self._polling.get_queue_attributes, QueueUrl=self.url, AttributeNames=names)
-        values = answer.get("Attributes", {})
-        redrive = json.loads(values.get("RedrivePolicy") or "{}")
-        return QueueAttributes(
-            visibility_timeout_seconds=int(values["VisibilityTimeout"]),
-            attempts_max=int(redrive["maxReceiveCount"]) if "maxReceiveCount" in redrive else None,
-            dead_letter_arn=redrive.get("deadLetterTargetArn"),
-        )
+        answer = asked(self._polling.get_queue_attributes, QueueUrl=self.url, AttributeNames=["All"])
+        return QueueAttributes(answer.get("Attributes", {}))
+
+
+def batches(sizes: Sequence[int]) -> list[list[int]]:
+    """Cut bodies, given by their bytes, into requests of ten and of 1 MiB: both are SQS's limits. Gives positions."""
+    found: list[list[int]] = []
+    room = 0
+    for index, size in enumerate(sizes):
+        if not found or len(found[-1]) == BATCH_MAX or size > room:
+            found.append([])
+            room = BODY_BYTES_MAX
+        found[-1].append(index)
+        room -= size
+    return found
 
 
 def connect(
@@ -197,15 +225,16 @@ def _delivery(message: Mapping[str, Any]) -> Delivery:
     )
 
 
-def _refusals(answer: Mapping[str, Any]) -> dict[int, Refusal]:
-    # SQS answers 200 even when it did nothing: what failed is in the list.
+def refusals(answer: Mapping[str, Any]) -> dict[int, Refusal]:
+    """Read what a batch request did not do: SQS answers 200 even when it did nothing."""
     return {
         int(entry["Id"]): Refusal(entry["Code"], entry["SenderFault"], entry.get("Message", ""))
         for entry in answer.get("Failed", ())
     }
 
 
-def _asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
+def asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
+    """Make a request; raises QueueError or a kind of it."""
     try:
         return request(**parameters)
     except ClientError as error:

@@ -63,6 +63,15 @@ def moto_url():
 SHARED = pytest.StashKey()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Start the long tests first, one to a process, so that all others run beside them."""
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    pairs = zip(long, rest, strict=False)
+    items[:] = [item for pair in pairs for item in pair] + rest[len(long) :] + long[len(rest) :]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
     """Start one ElasticMQ for all processes of a parallel run: a JVM for each would cost more than it saves."""

@@ -84,6 +84,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path):
     assert "pip install 'jobrunner[dev]'" in done.stderr
 
 
+@pytest.mark.long
 def test_the_demo_ends_by_itself_with_what_happened_to_each_job_twice(tmp_path):
     for _ in range(2):
         demo = Worker("dev", "--", sys.executable, "-m", "web.demo", cwd=ROOT, env={"DEMO_DATA": str(tmp_path)})

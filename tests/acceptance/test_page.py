@@ -72,11 +72,11 @@ def test_pictures_become_thumbnails_by_themselves(page, box):
         assert image.evaluate("image => image.naturalWidth") == 320
     if os.environ.get("SCREENSHOT"):
         page.screenshot(path=ROOT / "docs" / "page.png", full_page=True)
-    expect(page.locator("li.task.failed")).to_contain_text("stumbled on attempt 2", timeout=20_000)
-    expect(page.locator("li.task", has_text="stumbles")).to_contain_text("done, attempt 3", timeout=30_000)
+    expect(page.locator("li.task", has_text="stumbles")).to_contain_text("done, attempt 3", timeout=50_000)
     expect(page.locator("#dead")).to_have_text("0")
 
 
+@pytest.mark.long
 def test_restart_and_kill_in_the_middle_lose_nothing(page, box):
     upload(page, *[picture(size=(4000, 3000), name=f"{n}.png") for n in range(6)])
     assert "started" in box.ctl("restart", "jobrunner:*")

@@ -58,6 +58,7 @@ def test_the_container_is_healthy_until_a_worker_is_stuck(container):
     wait_for(healthy, 15)
 
 
+@pytest.mark.long
 def test_a_web_that_cannot_start_ends_the_container_with_1(container, tmp_path):
     (tmp_path / "app" / "deploy").mkdir(parents=True)
     shutil.copy(ROOT / "deploy" / "start.py", tmp_path / "app" / "deploy")

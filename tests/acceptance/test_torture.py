@@ -116,6 +116,7 @@ def kill_one(box):
     return 0
 
 
+@pytest.mark.long
 def test_every_job_runs_whatever_is_killed_and_whatever_fails(box, proxy):
     url = box.env["JOBRUNNER_QUEUE_URL"]
     began = time.monotonic()

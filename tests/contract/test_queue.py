@@ -57,7 +57,7 @@ def receive_one(queue, seconds=10, visibility=30):
 def test_the_queue_says_its_settings(queue_url):
     _, attributes = sqs.connect(queue_url, wait_seconds=1, visibility_timeout_seconds=None, connections=1)
     assert (attributes.visibility_timeout_seconds, attributes.attempts_max) == (30, 10)
-    assert attributes.dead_letter_arn.endswith("-dead")
+    assert attributes.redrive["deadLetterTargetArn"].endswith("-dead")
 
 
 def test_a_message_comes_with_its_attempt_and_its_time(queue, send):

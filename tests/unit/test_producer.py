@@ -6,12 +6,10 @@ import types
 from functools import partial
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from consumer import inline, producer
 from consumer.errors import QueueError, RequestRefused
-from consumer.message import BODY_BYTES_MAX, decode
+from consumer.message import decode
 from consumer.sqs import Refusal
 from jobrunner import (
     BadParams,
@@ -160,27 +158,6 @@ def test_what_fails_by_sqs_own_fault_is_tried_a_limited_number_of_times(queue):
         enqueue_many([("a", None)])
     assert caught.value.not_sent == [0]
     assert queue.answers == []
-
-
-@settings(max_examples=30)
-@given(st.lists(st.integers(1, BODY_BYTES_MAX), max_size=40))
-def test_batches_keep_order_and_both_limits(sizes):
-    class Body(str):
-        __slots__ = ("size",)
-
-        def __len__(self):
-            return self.size
-
-    bodies = []
-    for size in sizes:
-        body = Body()
-        body.size = size
-        bodies.append(body)
-    batches = producer._batches(bodies)
-    assert [index for batch in batches for index in batch] == list(range(len(sizes)))
-    for batch in batches:
-        assert 1 <= len(batch) <= 10
-        assert sum(sizes[index] for index in batch) <= BODY_BYTES_MAX
 
 
 def test_inline_runs_the_job_at_once_in_the_caller(jobs, monkeypatch):

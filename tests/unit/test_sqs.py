@@ -10,8 +10,11 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 from botocore.parsers import ResponseParserError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consumer import errors, sqs
+from consumer.message import BODY_BYTES_MAX
 
 ELSEWHERE = {"AWS_REGION": "ap-south-1", "AWS_DEFAULT_REGION": "ap-south-2"}
 
@@ -75,7 +78,7 @@ def test_every_error_of_boto3_becomes_one_of_ours(raised, meant, says):
         raise raised
 
     with pytest.raises(errors.QueueError, match=says) as caught:
-        sqs._asked(request)
+        sqs.asked(request)
     assert type(caught.value) is meant
 
 
@@ -90,3 +93,12 @@ def test_every_error_of_boto3_becomes_one_of_ours(raised, meant, says):
 )
 def test_a_handle_that_no_longer_holds_is_told_from_a_passing_fault(code, gone):
     assert sqs.Refusal(code, sender_fault=False, message="").lease_gone is gone
+
+
+@given(st.lists(st.integers(1, BODY_BYTES_MAX), max_size=40))
+def test_batches_keep_order_and_both_limits(sizes):
+    batches = sqs.batches(sizes)
+    assert [index for batch in batches for index in batch] == list(range(len(sizes)))
+    for batch in batches:
+        assert 1 <= len(batch) <= 10
+        assert sum(sizes[index] for index in batch) <= BODY_BYTES_MAX

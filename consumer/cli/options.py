@@ -1,0 +1,123 @@
+"""Options that several commands share; main thread."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Option = Callable[[Any], Any]
+
+
+def of(*options: Option) -> Option:
+    """Join options into one decorator that keeps their order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def variable(name: str) -> dict[str, Any]:
+    """Let an option be set by an environment variable, and say so in its help."""
+    return {"envvar": f"JOBRUNNER_{name}", "show_envvar": True}
+
+
+queue_url = click.option("--queue-url", default="", **variable("QUEUE_URL"), help="URL of the SQS queue.")
+module = click.option(
+    "--module", default="jobs", show_default=True, **variable("MODULE"), help="Module that holds the jobs."
+)
+app_dir = click.option(
+    "--app-dir",
+    default=".",
+    show_default=True,
+    **variable("APP_DIR"),
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="Folder of the app's code, put first on sys.path.",
+)
+crons_file = click.option(
+    "--crons",
+    "path",
+    **variable("CRONS"),
+    type=click.Path(path_type=Path),
+    help="The schedule file; by default crons.toml beside the module.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+#: What a worker is told: the fields of Settings.
+worker = of(
+    queue_url,
+    module,
+    app_dir,
+    click.option(
+        "--around",
+        **variable("AROUND"),
+        metavar="MODULE:CALLABLE",
+        help="Context manager entered around each job, such as web.app:app.app_context.",
+    ),
+    click.option(
+        "--threads", default=8, show_default=True, **variable("THREADS"), help="Jobs that run at the same time."
+    ),
+    click.option(
+        "--job-timeout",
+        "job_timeout_seconds",
+        default=3600,
+        show_default=True,
+        **variable("JOB_TIMEOUT"),
+        metavar="SECONDS",
+        help="A job that runs longer ends the process; 0: no limit.",
+    ),
+    click.option(
+        "--visibility-timeout",
+        "visibility_timeout_seconds",
+        type=int,
+        **variable("VISIBILITY_TIMEOUT"),
+        metavar="SECONDS",
+        help="How soon a dead worker's jobs start elsewhere; by default the queue's own.",
+    ),
+    click.option(
+        "--wait-seconds", default=20, show_default=True, **variable("WAIT_SECONDS"), help="Length of a long poll."
+    ),
+    click.option(
+        "--max-memory-mb",
+        type=int,
+        **variable("MAX_MEMORY_MB"),
+        help="End, and so start afresh, when resident memory is over this.",
+    ),
+    click.option(
+        "--stop-when-empty",
+        is_flag=True,
+        **variable("STOP_WHEN_EMPTY"),
+        help="Stop when a long poll brings nothing and nothing runs.",
+    ),
+    click.option(
+        "--status-file",
+        type=click.Path(path_type=Path, resolve_path=True),
+        **variable("STATUS_FILE"),
+        help="Where to write the state that `jobrunner health` reads; one file per process.",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice(["json", "console"]),
+        **variable("LOG_FORMAT"),
+        help="By default console on a terminal, else json.",
+    ),
+    click.option(
+        "--log-level",
+        default="info",
+        show_default=True,
+        **variable("LOG_LEVEL"),
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="The least level to write.",
+    ),
+    click.option(
+        "--metrics",
+        default="off",
+        show_default=True,
+        **variable("METRICS"),
+        type=click.Choice(["emf", "off"]),
+        help="emf: once a minute, lines that CloudWatch Logs turns into metrics by itself.",
+    ),
+)

@@ -1,0 +1,202 @@
+"""Proves that a worker could work: settings, app, crons, queue, permissions, clock, supervisord; main thread."""
+
+import configparser
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from consumer import catalog
+from consumer.crons import file
+from consumer.errors import AccessDenied, JobrunnerError, QueueError, QueueNotFound, SettingsError
+from consumer.operate import rules
+from consumer.operate.queues import OperatedQueue, operated
+from consumer.operate.rules import Finding
+from consumer.settings import Settings
+
+#: AWS refuses requests whose time is more than 5 minutes off.
+SKEW_SECONDS_MAX, SKEW_SECONDS_GOOD = 300, 30
+#: Where a supervisord.conf is looked for, under the app's directory and in the system's places.
+SUPERVISORD_PLACES = (
+    "supervisord.conf",
+    "deploy/supervisord.conf",
+    "/etc/supervisord.conf",
+    "/etc/supervisor/supervisord.conf",
+)
+#: Our stop takes under 3 s; supervisord kills what takes longer than its own time.
+STOP_SECONDS = 5
+
+
+def run(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Finding]:
+    """Look at everything that `consume` with these options would need."""
+    try:
+        Settings(**options)
+    except SettingsError as error:
+        yield Finding("error", "settings", str(error), "consume would not start")
+    else:
+        yield Finding("ok", "settings", "consume would take them")
+    # The queue first: what botocore imports late must be there before the app's files come first.
+    yield from _queue(options)
+    yield from _app(options, crons_path)
+    yield from _supervisord(options["app_dir"])
+
+
+def _queue(options: Mapping[str, Any]) -> Iterator[Finding]:
+    try:
+        queue = operated(options["queue_url"])
+        values = queue.values()
+    except SettingsError:
+        return  # said above
+    except QueueError as error:
+        yield _unreachable(error, options["queue_url"])
+        return
+    yield Finding("ok", "queue", queue.url)
+    yield _clock(queue)
+    yield from rules.of_queue(
+        values,
+        queue_url=queue.url,
+        visibility_seconds=options["visibility_timeout_seconds"] or int(values["VisibilityTimeout"]),
+        job_timeout_seconds=options["job_timeout_seconds"],
+    )
+    yield from _dead_letters(queue, values)
+    yield rules.of_oldest(queue.oldest_seconds())
+    yield from _permissions(queue)
+
+
+def _unreachable(error: QueueError, queue_url: str) -> Finding:
+    if isinstance(error, QueueNotFound):
+        cure = "aws sqs get-queue-url --queue-name NAME prints the right one"
+        return Finding("error", "queue", str(error), "nothing can be received", cure)
+    if isinstance(error, AccessDenied):
+        cure = "attach the worker's policy of deploy/aws/jobrunner.yaml to the role: sqs:GetQueueAttributes was refused"
+        return Finding("error", "queue", str(error), "without it consume does not start", cure)
+    cure = (
+        f"from this machine: curl -sS {queue_url} must answer anything at all; else look at routes, DNS and endpoints"
+    )
+    return Finding("error", "queue", str(error), "consume would wait for it", cure)
+
+
+def _clock(queue: OperatedQueue) -> Finding:
+    skew = queue.clock_skew_seconds
+    if abs(skew) <= SKEW_SECONDS_GOOD:
+        return Finding("ok", "clock", f"{skew:+.0f} s from SQS's")
+    level: rules.Level = "error" if abs(skew) > SKEW_SECONDS_MAX else "warn"
+    return Finding(
+        level,
+        "clock",
+        f"{skew:+.0f} s from SQS's",
+        "AWS refuses requests 5 minutes off",
+        "start chronyd or ntpd on the host",
+    )
+
+
+def _dead_letters(queue: OperatedQueue, values: Mapping[str, str]) -> Iterator[Finding]:
+    dead = queue.dead_letters(values)
+    if dead is None:
+        return  # said by the rules
+    try:
+        dead_values = dead.values()
+    except QueueNotFound as error:
+        why = "SQS drops the redrive: a job that fails for ever is tried until its message expires"
+        yield Finding("error", "dead-letter queue", str(error), why, f"aws sqs create-queue --queue-name {dead.name}")
+    except QueueError as error:
+        why = "its retention and its count were not looked at"
+        yield Finding("warn", "dead-letter queue", str(error), why, f"allow sqs:GetQueueAttributes on {dead.name}")
+    else:
+        yield Finding("ok", "dead-letter queue", dead.url)
+        yield from rules.of_dead_letters(values, dead_values, dead_url=dead.url, queue_url=queue.url)
+
+
+def _permissions(queue: OperatedQueue) -> Iterator[Finding]:
+    missing = queue.missing_permissions()
+    for action, refusal in missing.items():
+        sends = action == "sqs:SendMessage"
+        why = "what runs here cannot enqueue; a pure worker need not" if sends else "consume needs it"
+        cure = (
+            f'add {{"Effect": "Allow", "Action": "{action}", "Resource": "ARN of {queue.name}"}} to the role\'s policy'
+        )
+        yield Finding("warn" if sends else "error", "permission", refusal, why, cure)
+    if not missing:
+        yield Finding("ok", "permissions", "none of receive, delete, change visibility and send was refused")
+
+
+def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Finding]:
+    module = options["module"]
+    try:
+        catalog.open_app(options["app_dir"].resolve())
+        jobs = catalog.load(module)
+    except JobrunnerError as error:
+        yield Finding("error", "module", str(error), "consume would not start", f"jobrunner methods --module {module}")
+        return
+    if jobs.jobs:
+        yield Finding("ok", "module", f"{module}: {len(jobs.jobs)} methods")
+    else:
+        why = "every message would be an unknown method"
+        yield Finding(
+            "error",
+            "module",
+            f"{module}: no methods",
+            why,
+            f"write public functions in {module}, or name another --module",
+        )
+    yield from _tried(
+        "around", options["around"], lambda: catalog.load_callable(options["around"]), "consume --help shows the form"
+    )
+    yield from _crons(module, jobs, crons_path)
+
+
+def _crons(module: str, jobs: catalog.Catalog, path: Path | None) -> Iterator[Finding]:
+    home = sys.modules[module].__file__
+    if path is None and not (home and (Path(home).parent / "crons.toml").exists()):
+        yield Finding("ok", "crons", "no crons.toml")
+        return
+    try:
+        crons = file.load(file.find(home, path), jobs)
+    except JobrunnerError as error:
+        yield Finding("error", "crons", str(error), "crons apply would refuse the file", "mend the line named")
+        return
+    yield Finding("ok", "crons", f"{len(crons)}, {sum(cron.enabled for cron in crons)} of them enabled")
+    now = datetime.now(UTC)
+    for cron in crons:
+        if cron.enabled and not cron.next(now, 1):
+            cure = f"change its schedule, or say enabled = false under [{cron.name}]"
+            yield Finding("warn", "crons", f"{cron.name}: {cron.schedule.text}", "it never fires (again)", cure)
+
+
+def _supervisord(app_dir: Path) -> Iterator[Finding]:
+    """Judge the programs that run us, in the first supervisord.conf that is found."""
+    path = next((found for place in SUPERVISORD_PLACES if (found := app_dir / place).is_file()), None)
+    if path is None:
+        return
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(" ;",), strict=False)
+    parser.read(path)
+    for name in parser.sections():
+        section = parser[name]
+        if "jobrunner consume" not in section.get("command", ""):
+            continue
+        seconds = section.get("stopwaitsecs", "10")
+        if seconds.isdecimal() and int(seconds) < STOP_SECONDS:
+            why = "supervisord kills us before we have handed running jobs back"
+            yield Finding(
+                "warn", f"{path} [{name}]", f"stopwaitsecs={seconds}", why, f"stopwaitsecs={2 * STOP_SECONDS}"
+            )
+        elif section.get("stopsignal", "TERM") not in ("TERM", "INT"):
+            why = "only TERM and INT hand running jobs back"
+            yield Finding("warn", f"{path} [{name}]", f"stopsignal={section['stopsignal']}", why, "stopsignal=TERM")
+        elif section.get("autorestart", "unexpected") == "false":
+            why = "every way out of ours counts on being started again"
+            yield Finding("warn", f"{path} [{name}]", "autorestart=false", why, "autorestart=true")
+        else:
+            yield Finding("ok", f"{path} [{name}]", f"stopwaitsecs={seconds}")
+
+
+def _tried(subject: str, value: str | None, action: Callable[[], object], cure: str) -> Iterator[Finding]:
+    if not value:
+        return
+    try:
+        action()
+    except JobrunnerError as error:
+        yield Finding("error", subject, str(error), "consume would not start", cure)
+    else:
+        yield Finding("ok", subject, value)

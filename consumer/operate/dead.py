@@ -1,0 +1,218 @@
+"""Dead letters: list them, find one, send them again, drop them; main thread."""
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from consumer import catalog
+from consumer.catalog import Catalog
+from consumer.errors import AppError, BadParams, MalformedMessage, QueueError, SettingsError, UnknownMethod
+from consumer.message import decode
+from consumer.operate.queues import DeadLetter, OperatedQueue, operated
+from consumer.operate.walk import Walk
+from consumer.sqs import batches
+
+MOVE_LOOK_SECONDS = 0.5
+#: For a body that does not even name a method.
+NO_METHOD = "?"
+IDS_SHOWN = 3
+
+Chosen = Callable[[DeadLetter], bool]
+#: Told how many more are done.
+Progress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Group:
+    """Dead letters of one method and reason; `oldest` and `newest` are when they were first sent."""
+
+    method: str
+    reason: str
+    ids: list[str] = field(default_factory=list)
+    oldest: float = float("inf")
+    newest: float = 0.0
+
+    def document(self) -> dict[str, Any]:
+        """Give it as JSON."""
+        times = {"oldest": _utc(self.oldest), "newest": _utc(self.newest)}
+        return {"method": self.method, "reason": self.reason, "count": len(self.ids), **times, "ids": self.ids}
+
+    def lines(self) -> Iterator[str]:
+        """Give it as text, with some of its ids."""
+        now = time.time()
+        ages = f"sent {_age(now - self.newest)} to {_age(now - self.oldest)} ago"
+        yield f"{len(self.ids):>6}  {self.method}  {self.reason}  {ages}"
+        more = f"  and {len(self.ids) - IDS_SHOWN} more" if len(self.ids) > IDS_SHOWN else ""
+        yield f"        {'  '.join(self.ids[:IDS_SHOWN])}{more}"
+
+    def add(self, letter: DeadLetter) -> None:
+        """Count one."""
+        self.ids.append(letter.message_id)
+        self.oldest = min(self.oldest, letter.sent_at)
+        self.newest = max(self.newest, letter.sent_at)
+
+
+class DeadLetters:
+    """The dead letters of one queue. `jobs` is None where the app could not be loaded."""
+
+    def __init__(self, *, queue: OperatedQueue, dead: OperatedQueue, dead_arn: str, jobs: Catalog | None) -> None:
+        self._queue = queue
+        self._dead = dead
+        self._dead_arn = dead_arn
+        self._jobs = jobs
+
+    def length(self) -> int:
+        """Say about how many there are."""
+        return int(self._dead.values().get("ApproximateNumberOfMessages", 0))
+
+    def groups(self) -> list[Group]:
+        """Group all by method and reason, the largest group first."""
+        found: dict[tuple[str, str], Group] = {}
+        for letter in self._letters():
+            key = (method_of(letter), self.reason(letter))
+            found.setdefault(key, Group(*key)).add(letter)
+        return sorted(found.values(), key=lambda group: -len(group.ids))
+
+    def find(self, wanted: str) -> DeadLetter | None:
+        """Find one by its message id or its job's id."""
+        letters = self._letters()
+        found = next((letter for letter in letters if wanted in ids_of(letter)), None)
+        letters.close()  # shows again what it hid
+        return found
+
+    def count(self, chosen: Chosen) -> int:
+        """Count the chosen ones."""
+        return sum(chosen(letter) for letter in self._letters())
+
+    def reason(self, letter: DeadLetter) -> str:
+        """Judge why it died: SQS keeps no reason, and what today's code says of the message is the best there is."""
+        try:
+            call = decode(letter.body)
+            if self._jobs is None:
+                return "not known: the app does not load here"
+            self._jobs.find(call.method).bind(call.params)
+        except MalformedMessage:
+            return "malformed"
+        except UnknownMethod:
+            return "unknown_method"
+        except BadParams:
+            return "bad_params"
+        return "failed"
+
+    def retry_all(self, progress: Progress) -> int:
+        """Send all again, by SQS's own move task where it has one; returns how many."""
+        if not self._start_move():
+            return self.retry(lambda _: True, progress)
+        moved, status = 0, "RUNNING"
+        while status in ("RUNNING", "CANCELLING"):
+            status, total, reason = self._dead.move_state(self._dead_arn)
+            progress(total - moved)
+            moved = total
+            time.sleep(MOVE_LOOK_SECONDS if status == "RUNNING" else 0)
+        if status != "COMPLETED":
+            raise QueueError(f"SQS's own move ended as {status} after {moved}: {reason}. Nothing is lost: retry again")
+        return moved
+
+    def retry(self, chosen: Chosen, progress: Progress) -> int:
+        """Send the chosen ones again; returns how many.
+
+        Each is sent before it is deleted here: cut short, a message may be on both queues, never on neither.
+        """
+        done = 0
+        with Walk(self._dead) as walk:
+            for batch in walk:
+                letters = [letter for letter in batch if self._is_ours(letter) and chosen(letter)]
+                for part in batches([letter.size for letter in letters]):
+                    sent = self._send([letters[index] for index in part])
+                    walk.delete(sent)
+                    done += len(sent)
+                    progress(len(sent))
+        return done
+
+    def drop(self, chosen: Chosen, progress: Progress) -> int:
+        """Delete the chosen ones for good; returns how many."""
+        done = 0
+        with Walk(self._dead) as walk:
+            for batch in walk:
+                letters = [letter for letter in batch if self._is_ours(letter) and chosen(letter)]
+                dropped = len(letters) - walk.delete(letters)
+                done += dropped
+                progress(dropped)
+        return done
+
+    def _letters(self) -> Generator[DeadLetter]:
+        with Walk(self._dead) as walk:
+            for batch in walk:
+                yield from (letter for letter in batch if self._is_ours(letter))
+
+    def _send(self, letters: list[DeadLetter]) -> list[DeadLetter]:
+        """Send; returns those that SQS took, and raises if it took none."""
+        refused = self._queue.send(letters)
+        if len(refused) == len(letters):
+            refusal = refused[0]
+            raise QueueError(f"{refusal.code}: {refusal.message}. What was not sent is still among the dead letters")
+        return [letter for index, letter in enumerate(letters) if index not in refused]
+
+    def _is_ours(self, letter: DeadLetter) -> bool:
+        """Tell whether it died on our queue: several queues may share their dead letters."""
+        return not letter.source_arn or letter.source_arn.rpartition(":")[2] == self._queue.name
+
+    def _start_move(self) -> bool:
+        """Start SQS's own move; False where there is none, it may not be asked, or it would move others' too."""
+        try:
+            if len(self._dead.sources()) > 1:
+                return False
+            self._dead.start_move(self._dead_arn)
+        except QueueError as error:
+            if "already a task" in str(error):
+                raise
+            return False
+        return True
+
+
+def of(queue_url: str, *, module: str, app_dir: Path, warn: Callable[[str], None]) -> DeadLetters:
+    """Open the dead letters of a queue; an app that does not load only leaves reasons unknown."""
+    queue = operated(queue_url)
+    values = queue.values()
+    dead = queue.dead_letters(values)
+    if dead is None:
+        raise SettingsError(f"{queue_url} has no dead-letter queue: jobrunner check says how to make one")
+    jobs = None
+    try:
+        catalog.open_app(app_dir.resolve())
+        jobs = catalog.load(module)
+    except AppError as error:
+        warn(f"reasons are not known without the app: {error}")
+    arn = json.loads(values["RedrivePolicy"])["deadLetterTargetArn"]
+    return DeadLetters(queue=queue, dead=dead, dead_arn=arn, jobs=jobs)
+
+
+def method_of(letter: DeadLetter) -> str:
+    """Name the method of a message, whatever else is wrong with it."""
+    try:
+        return decode(letter.body).method
+    except MalformedMessage:
+        return NO_METHOD
+
+
+def ids_of(letter: DeadLetter) -> set[str | None]:
+    """Give the ids that a person may know a message by: SQS's and its job's."""
+    try:
+        return {letter.message_id, decode(letter.body).id}
+    except MalformedMessage:
+        return {letter.message_id}
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
