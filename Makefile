@@ -36,7 +36,7 @@ lock: .venv/ready  ## newest versions of everything, written down
 lowest: .venv/ready  ## unit and contract tests with the oldest run-time dependencies that we promise
 	$(PYTHON) -m venv .cache/lowest
 	$(BIN)/uv pip install --quiet --python .cache/lowest --resolution lowest-direct .
-	$(BIN)/uv pip install --quiet --python .cache/lowest hypothesis "moto[server]" pillow pytest pytest-timeout
+	$(BIN)/uv pip install --quiet --python .cache/lowest hypothesis jsonschema "moto[server]" pillow pytest pytest-timeout
 	.cache/lowest/bin/python -m pytest -q -p no:randomly tests/unit tests/contract
 
 clean:

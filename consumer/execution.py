@@ -14,6 +14,7 @@ from consumer import current, outcome
 from consumer.catalog import Catalog, Job
 from consumer.errors import BadParams, MalformedMessage, UnknownMethod
 from consumer.message import Call, Delivery, decode
+from consumer.metrics import Metrics
 from consumer.outcome import Outcome
 
 Around = Callable[[], AbstractContextManager[Any]]
@@ -36,12 +37,14 @@ class Execution:
         around: Around | None,
         result_of: Callable[[Awaitable[Any]], Any],
         attempts_max: int | None,
+        metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
         self._catalog = catalog
         self._around = around
         self._result_of = result_of
         self._attempts_max = attempts_max
+        self._metrics = metrics
         self._log = log
         self._pid = os.getpid()
         self._unknown_logged_at: dict[str, float] = {}
@@ -53,10 +56,13 @@ class Execution:
             job = self._catalog.find(call.method)
             arguments = job.bind(call.params)
         except MalformedMessage as error:
+            self._metrics.event("malformed")
             return self._refused("malformed", delivery, error)
         except BadParams as error:
+            self._metrics.job("bad_params", method=call.method)
             return self._refused("bad_params", delivery, error, method=call.method)
         except UnknownMethod as error:
+            self._metrics.event("unknown_method")  # without its name: anybody may make up any number of them
             return self._unknown(call.method, delivery, error)
         token = current.running.set(current.CurrentJob.of(call, delivery))
         try:
@@ -68,10 +74,12 @@ class Execution:
         queue_ms = max(0, round((time.time() - delivery.sent_at) * 1000))
         if _is_too_old(call, delivery):
             self._log.warning("job.expired", queue_ms=queue_ms, max_age_seconds=call.max_age_seconds)
+            self._metrics.job("expired", method=job.method)
             return outcome.EXPIRED
         started = time.monotonic()
         error = self._call(job, arguments)
         duration_ms = round((time.monotonic() - started) * 1000, 1)
+        self._metrics.job("failed" if error else "done", method=job.method, times_ms=(duration_ms, queue_ms))
         if error is None:
             self._log.info("job.done", duration_ms=duration_ms, queue_ms=queue_ms)
             return outcome.DONE

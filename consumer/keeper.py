@@ -7,6 +7,7 @@ from structlog.typing import FilteringBoundLogger
 
 from consumer.errors import QueueError
 from consumer.lease import Lease, Leases
+from consumer.metrics import Metrics
 from consumer.outage import Outage
 from consumer.sqs import BATCH_MAX, Queue, Refusal
 
@@ -46,6 +47,7 @@ class Renewal:
         renewing: threading.Lock,
         alive: Callable[[], None],
         outage: Outage,
+        metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
         self._queue = queue
@@ -53,6 +55,7 @@ class Renewal:
         self._renewing = renewing
         self._alive = alive
         self._outage = outage
+        self._metrics = metrics
         self._log = log
 
     def renew(self) -> None:
@@ -83,6 +86,7 @@ class Renewal:
                 self._say_lost(lease, refusal)
 
     def _say_lost(self, lease: Lease, refusal: Refusal) -> None:
+        self._metrics.event("leases_lost")
         self._log.error(
             "lease.lost",
             message_id=lease.delivery.message_id,

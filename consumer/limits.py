@@ -1,17 +1,15 @@
 """What ends the process: a job over its time, a receive that never returns, memory; on the keeper's thread."""
 
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from consumer.errors import ExitCode, MalformedMessage
-from consumer.lease import Lease, Leases, State
-from consumer.message import decode
+from consumer.errors import ExitCode
+from consumer.lease import Leases, State
 from consumer.receiver import Receiver
+from consumer.stacks import Stacks, method_of
 
 StopRequest = Callable[[ExitCode], None]
 
@@ -24,13 +22,13 @@ class JobLimit:
         *,
         leases: Leases,
         limit_seconds: int,
-        coroutine_stack: Callable[[int], str | None],
+        stacks: Stacks,
         stop: StopRequest,
         log: FilteringBoundLogger,
     ) -> None:
         self._leases = leases
         self._limit_seconds = limit_seconds
-        self._coroutine_stack = coroutine_stack
+        self._stacks = stacks
         self._stop = stop
         self._log = log
 
@@ -42,20 +40,13 @@ class JobLimit:
                 lease.overdue = True
                 self._log.error(
                     "job.timed_out",
-                    method=_method(lease),
+                    method=method_of(lease),
                     message_id=lease.delivery.message_id,
                     attempt=lease.delivery.attempt,
                     limit_seconds=self._limit_seconds,
-                    stack=self._stack(lease.thread_id),
+                    stack=self._stacks.of_job(lease),
                 )
                 self._stop(ExitCode.JOB_TIMEOUT)
-
-    def _stack(self, thread_id: int) -> str:
-        stack = self._coroutine_stack(thread_id)
-        if stack is None:
-            frame = sys._current_frames().get(thread_id)
-            stack = "".join(traceback.format_stack(frame)) if frame else "the thread has ended"
-        return stack
 
 
 class PollWatch:
@@ -94,10 +85,3 @@ def resident_mb() -> float:
     """Measure the memory the process holds now, in MiB (Linux: statm counts pages of 4 KiB)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1_048_576
-
-
-def _method(lease: Lease) -> str | None:
-    try:
-        return decode(lease.delivery.body).method
-    except MalformedMessage:
-        return None

@@ -8,6 +8,7 @@ from consumer.demand import Demand
 from consumer.errors import QueueError
 from consumer.lease import Lease, Leases
 from consumer.message import Delivery
+from consumer.metrics import Metrics
 from consumer.outage import Outage
 from consumer.outcome import handed_back
 from consumer.settler import Settler
@@ -39,6 +40,7 @@ class Receiver:
         on_admitted: Callable[[], None],
         on_empty: Callable[[], None],
         outage: Outage,
+        metrics: Metrics,
     ) -> None:
         self._ask = receive
         self._wait_seconds = wait_seconds
@@ -49,6 +51,7 @@ class Receiver:
         self._on_admitted = on_admitted
         self._on_empty = on_empty
         self._outage = outage
+        self._metrics = metrics
         self._stopped = threading.Event()
         self._out_since: dict[int, float] = {}
 
@@ -109,6 +112,7 @@ class Receiver:
                 probing=self._outage.includes("receive"),
             )
         except QueueError as error:
+            self._metrics.event("receive_errors")
             self._outage.failed("receive", error)
             return []
         self._outage.succeeded("receive")

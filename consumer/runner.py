@@ -1,13 +1,10 @@
-"""Puts the rooms together, starts the threads, waits, and is the one way out; runs on the main thread."""
+"""Puts the rooms together, starts their threads, and waits; main thread."""
 
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Lock, Thread
 from types import FrameType
 from typing import NoReturn
@@ -15,80 +12,34 @@ from typing import NoReturn
 from structlog.typing import FilteringBoundLogger
 
 from consumer import catalog, sqs
-from consumer.alone import Alone, OneDelivery
+from consumer.alone import Alone
 from consumer.coroutines import Coroutines
 from consumer.deadman import DeadMansSwitch
 from consumer.demand import Demand
-from consumer.errors import ExitCode, JobrunnerError, LastingQueueError, QueueError
+from consumer.errors import ExitCode, JobrunnerError
 from consumer.execution import Around, Execution
 from consumer.health import StatusFile
 from consumer.keeper import Keeper, Renewal
-from consumer.lease import Leases, State
+from consumer.lease import Leases
 from consumer.limits import JobLimit, MemoryLimit, PollWatch
+from consumer.logs import LineWriter
 from consumer.message import Delivery
+from consumer.metrics import Metrics
 from consumer.outage import Outage
-from consumer.outcome import failed, handed_back
 from consumer.pool import Pool
 from consumer.receiver import Receiver
-from consumer.settings import Settings, check_visibility_timeout
+from consumer.settings import Settings
 from consumer.settler import Settler
+from consumer.stacks import Stacks
+from consumer.stop import GRACE_SECONDS, Inbox, Stop, WayOut
 
 #: Overlapping receives and delete batches: at 10 to 20 ms each, more than one interpreter can use.
 RECEIVERS, DELETERS = 4, 4
-#: How long running jobs may go on after SIGTERM, and the last requests after that: under 3 s in all.
-GRACE_SECONDS, SETTLE_SECONDS = 1.5, 1.0
-#: How soon a long poll of ours answers when what it waits for comes from ourselves.
-ECHO_SECONDS = 0.4
+#: Of each client: every thread that may ask at the same time, and the releaser, the keeper and a spare.
+CONNECTIONS = RECEIVERS + DELETERS + 3
 #: A thread whose answer has come waits this long for the interpreter while jobs compute (Python: 5 ms):
 #: deletes must keep pace with jobs that take less than that.
 SWITCH_SECONDS = 0.001
-#: How often the stop looks whether the last job has ended.
-LOOK_SECONDS = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """A wish to end the process: from a signal, a limit, an empty queue or a broken thread."""
-
-    code: ExitCode
-    grace_seconds: float
-
-
-def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None = None) -> NoReturn:
-    """Run the worker until something ends it, or just for one delivery; raises JobrunnerError if it cannot start.
-
-    The queue comes before the app: what boto3 imports late must be imported before the app's files,
-    which may have the same names, come first on `sys.path`.
-    """
-    if settings.status_file:  # a dead worker's: nothing is known of this one yet
-        settings.status_file.unlink(missing_ok=True)
-    queue, attributes = _connect(settings, log)
-    visibility_seconds = settings.visibility_timeout_seconds or attributes.visibility_timeout_seconds
-    check_visibility_timeout(visibility_seconds, "the queue's visibility timeout")
-    catalog.open_app(settings.app_dir.resolve())
-    jobs = catalog.load(settings.module)
-    around = catalog.load_callable(settings.around) if settings.around else None
-    runner = Runner(
-        settings=settings,
-        queue=queue,
-        receive=OneDelivery(only).receive if only else queue.receive,
-        attempts_max=attributes.attempts_max,
-        alone=None if only else Alone(settings=settings, log=log),
-        visibility_seconds=visibility_seconds,
-        jobs=jobs,
-        around=around,
-        log=log,
-    )
-    log.debug("worker.alone", message_id=only.message_id) if only else log.info(
-        "worker.ready",
-        queue_url=settings.queue_url,
-        module=settings.module,
-        methods=len(jobs.jobs),
-        threads=settings.threads,
-        visibility_seconds=visibility_seconds,
-        attempts_max=attributes.attempts_max,
-    )
-    runner.run()
 
 
 class Runner:
@@ -109,25 +60,35 @@ class Runner:
     ) -> None:
         self._log = log
         self._settings = settings
-        self._inbox: SimpleQueue[Stop] = SimpleQueue()
+        self._inbox: Inbox = SimpleQueue()
         self._signalled = False
         self._outage = outage = Outage(log=log)
         self._leases = leases = Leases(visibility_seconds=visibility_seconds)
         self._demand = demand = Demand(threads=settings.threads)
         self._coroutines = Coroutines()
+        self._stacks = Stacks(leases=leases, coroutine_stack=self._coroutines.stack_for, log=log)
+        queue_name = settings.queue_url.rpartition("/")[2]
+        write = LineWriter(os.dup(1)).write if settings.metrics == "emf" else _discard
+        self._metrics = metrics = Metrics(queue_name=queue_name, in_flight=leases.__len__, write=write)
         self._switch = DeadMansSwitch(visibility_seconds=visibility_seconds, in_hand=leases.__len__, log=log)
         renewing = Lock()
         self._settler = settler = Settler(
-            queue=queue, leases=leases, renewing=renewing, running=demand.in_hand, outage=outage, log=log
+            queue=queue,
+            leases=leases,
+            renewing=renewing,
+            running=demand.in_hand,
+            outage=outage,
+            metrics=metrics,
+            log=log,
         )
         execution = Execution(
             catalog=jobs,
             around=around,
             result_of=self._coroutines.result_of,
             attempts_max=attempts_max,
+            metrics=metrics,
             log=log,
         )
-        self._alone = alone
         self._pool = Pool(
             run=execution.run,
             run_alone=alone.run if alone else execution.run,
@@ -146,17 +107,39 @@ class Runner:
             on_admitted=self._switch.arm_first,
             on_empty=self._on_empty,
             outage=outage,
+            metrics=metrics,
         )
-        self._status = None
-        if settings.status_file:
-            self._status = StatusFile(path=settings.status_file, state=self._state, in_hand=leases.__len__)
-        renewal = Renewal(queue=queue, leases=leases, renewing=renewing, alive=self._switch.arm, outage=outage, log=log)
-        self._keeper = Keeper(duties=[self._switch.arm, self._hand_back_unstarted, renewal.renew, *self._watches()])
+        path = settings.status_file
+        self._status = StatusFile(path=path, state=self._state, in_hand=leases.__len__) if path else None
+        renewal = Renewal(
+            queue=queue,
+            leases=leases,
+            renewing=renewing,
+            alive=self._switch.arm,
+            outage=outage,
+            metrics=metrics,
+            log=log,
+        )
+        self._keeper = Keeper(
+            duties=[self._switch.arm, self._hand_back_unstarted, renewal.renew, metrics.tick, *self._watches()]
+        )
+        self._way_out = WayOut(
+            inbox=self._inbox,
+            receiver=self._receiver,
+            leases=leases,
+            settler=settler,
+            alone=alone,
+            switch=self._switch,
+            status=self._status,
+            metrics=metrics,
+            log=log,
+        )
 
     def run(self) -> NoReturn:
         """Start every thread, wait for a reason to stop, stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGUSR1, lambda *_: self._inbox.put(None))
         sys.setswitchinterval(SWITCH_SECONDS)
         self._spawn("coroutines", self._coroutines.loop)
         self._spawn("keeper", self._keeper.loop)
@@ -168,59 +151,9 @@ class Runner:
         ):
             for index in range(count):
                 self._spawn(f"{name}-{index + 1}", loop)
-        self._stop(self._inbox.get())
-
-    def _stop(self, request: Stop) -> NoReturn:
-        """Take the one way out. All of it is a courtesy: SIGKILL in any line loses nothing."""
-        self._log.info("worker.stopping", reason=request.code.name.lower(), in_hand=len(self._leases))
-        self._receiver.stop()
-        if self._alone:
-            self._alone.stop()
-        self._receiver.hand_back(self._leases.all_in(State.WAITING))
-        code = self._wait_for_jobs(request)
-        unfinished = self._leases.all_in(State.WAITING, State.RUNNING)
-        for lease in unfinished:
-            attempt = lease.delivery.attempt
-            self._settler.settle(lease, failed("timed_out", attempt) if lease.overdue else handed_back(attempt))
-        deadline = time.monotonic() + SETTLE_SECONDS
-        self._settler.drain(deadline)
-        if unfinished:
-            self._take_echo(deadline)
-        self._log.info("worker.stopped", code=int(code), handed_back=len(unfinished), undeleted=len(self._leases))
-        self._end(code)
-
-    def _wait_for_jobs(self, request: Stop) -> ExitCode:
-        """Let running jobs end within the grace; a later request may shorten it."""
-        deadline = time.monotonic() + request.grace_seconds
-        while time.monotonic() < deadline and self._is_busy():
-            with suppress(Empty):
-                request = self._inbox.get(timeout=LOOK_SECONDS)
-                deadline = min(deadline, time.monotonic() + request.grace_seconds)
-        return request.code
-
-    def _take_echo(self, deadline: float) -> None:
-        """Give back again what our own last long poll caught of what we handed back: nobody else would see it."""
-        echo_ends = min(deadline, time.monotonic() + ECHO_SECONDS)
-        while self._receiver.is_out() and time.monotonic() < echo_ends:
-            time.sleep(LOOK_SECONDS)
-        self._settler.drain(deadline)
-
-    def _is_busy(self) -> bool:
-        running = [lease for lease in self._leases.all_in(State.RUNNING) if not lease.overdue]
-        return bool(running) or self._receiver.may_bring_more()
-
-    def _end(self, code: ExitCode) -> NoReturn:
-        self._switch.close()
-        if self._status:
-            self._status.remove()
-        # Children of jobs end with us. Only in a process group of our own, as under supervisord:
-        # a shell's pipeline or a test runner would be hit as well.
-        if os.getpgrp() == os.getpid() and not os.isatty(0):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            os.killpg(0, signal.SIGTERM)
-        # A child has settled its message on the way here. No other code may say so: the job itself
-        # may end its process with any.
-        os._exit(code if self._alone else ExitCode.SETTLED)
+        while (request := self._inbox.get()) is None:
+            self._stacks.dump()
+        self._way_out.take(request)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         # Only a put: a lock taken in a handler may be held by the very code it interrupted.
@@ -250,7 +183,7 @@ class Runner:
             limit = JobLimit(
                 leases=self._leases,
                 limit_seconds=settings.job_timeout_seconds,
-                coroutine_stack=self._coroutines.stack_for,
+                stacks=self._stacks,
                 stop=stop,
                 log=log,
             )
@@ -280,22 +213,5 @@ class Runner:
         Thread(target=run, name=name, daemon=True).start()
 
 
-def _connect(settings: Settings, log: FilteringBoundLogger) -> tuple[sqs.Queue, sqs.QueueAttributes]:
-    """Reach the queue. What only time mends is waited out; the rest is the person's to mend, now."""
-    outage = Outage(log=log)
-    while True:
-        try:
-            answer = sqs.connect(
-                settings.queue_url,
-                wait_seconds=settings.wait_seconds,
-                visibility_timeout_seconds=settings.visibility_timeout_seconds,
-                connections=RECEIVERS + DELETERS + 3,
-            )
-        except LastingQueueError:
-            raise
-        except QueueError as error:
-            outage.failed("start", error)
-            time.sleep(outage.seconds_to_wait("start"))
-        else:
-            outage.succeeded("start")
-            return answer
+def _discard(_line: str) -> None:
+    """Stand in for a writer where nobody wants the lines."""

@@ -8,9 +8,13 @@ from structlog.typing import FilteringBoundLogger
 from consumer.batches import Batches
 from consumer.errors import QueueError
 from consumer.lease import Lease, Leases, State
+from consumer.metrics import Metrics
 from consumer.outage import Outage
 from consumer.outcome import Outcome
 from consumer.sqs import Queue
+
+#: Outcomes of deliveries whose jobs did not end here: nobody else counts them.
+UNFINISHED = ("handed_back", "timed_out")
 
 
 class Settler:
@@ -28,12 +32,14 @@ class Settler:
         renewing: Lock,
         running: Callable[[], int],
         outage: Outage,
+        metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
         self._queue = queue
         self._leases = leases
         self._renewing = renewing
         self._outage = outage
+        self._metrics = metrics
         self._log = log
         self.deletes = Batches(send=self._delete, pause=lambda: outage.seconds_to_wait("delete"), running=running)
         self.releases = Batches(send=self._release, pause=lambda: 0.0, running=running)
@@ -44,6 +50,8 @@ class Settler:
             if self._leases.finish(lease):
                 self.deletes.add(lease)
         elif self._leases.give_up(lease, State.WAITING, State.RUNNING):
+            if outcome.name in UNFINISHED:
+                self._metrics.event(outcome.name)
             self.releases.add((lease, outcome.release_seconds))
 
     def is_stuck(self) -> bool:
@@ -82,6 +90,7 @@ class Settler:
         if not lease.lost and self._leases.seconds_left(lease) > 0:
             return False
         self._leases.confirm([lease])
+        self._metrics.event("undeleted")
         self._log.error(
             "job.lease_lost",
             message_id=lease.delivery.message_id,

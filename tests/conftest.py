@@ -12,6 +12,8 @@ import structlog
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
+from consumer.metrics import Metrics
+
 settings.register_profile("ours", deadline=None)  # these machines are noisy: no timed tests
 settings.load_profile("ours")
 
@@ -52,6 +54,17 @@ def log(events):
     return structlog.wrap_logger(None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(10))
 
 
+@pytest.fixture
+def metric_lines():
+    return []
+
+
+@pytest.fixture
+def metrics(metric_lines):
+    """Give real metrics whose lines are kept."""
+    return Metrics(queue_name="jobs", in_flight=lambda: 3, write=metric_lines.append)
+
+
 @pytest.fixture(scope="session")
 def moto_url():
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -88,7 +101,7 @@ def pytest_unconfigure(config):
     if SHARED in config.stash:
         folder, server = config.stash[SHARED]
         if server.process:
-            server.stop()
+            server.kill()
         folder.cleanup()
 
 
@@ -105,7 +118,7 @@ def elasticmq_url(tmp_path_factory, request):
             raise
         pytest.skip(str(reason))
     yield server.url
-    server.stop()
+    server.kill()  # it would wait for every long poll first
 
 
 @pytest.fixture(params=["moto", pytest.param("elasticmq", marks=pytest.mark.elasticmq)])

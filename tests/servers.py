@@ -67,10 +67,6 @@ class ElasticMQ:
         self.process.kill()
         self.process.wait()
 
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
-
 
 def jars():
     """Give the folder with ElasticMQ's jars, resolved with Maven the first time."""

@@ -43,7 +43,7 @@ class Worker:
         return [
             line
             for line in list(self.lines)
-            if line["event"] == event and all(line.get(key) == value for key, value in having.items())
+            if line.get("event") == event and all(line.get(key) == value for key, value in having.items())
         ]
 
     def wait(self, event, count=1, seconds=20, **having):

@@ -47,11 +47,11 @@ def consume_one() -> NoReturn:
 
 
 def _consume(settings: Settings, only: Delivery | None = None) -> NoReturn:
-    from consumer import logs, runner
+    from consumer import logs, start
 
     log = logs.configure(log_format=settings.log_format, level=settings.log_level)
     try:
-        runner.consume(settings, log, only)
+        start.consume(settings, log, only)
     except JobrunnerError as error:
         log.critical("worker.refused", error=str(error), code=int(error.exit_code))
         sys.exit(error.exit_code)

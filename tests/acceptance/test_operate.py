@@ -297,3 +297,44 @@ def test_retry_killed_fifty_times_at_random_loses_nothing(server_url, make_queue
     assert len(moved) == 5
     assert sum(interrupted) >= 40, "most kills came in the middle"
     print(f"sent again and left: {moved}; interrupted {sum(interrupted)} of {len(interrupted)}")
+
+
+@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+def test_sigusr1_logs_every_stack_and_the_jobs_in_hand(app):
+    worker = app.consume()
+    worker.wait("worker.ready")
+    app.enqueue(("nap", {"seconds": 30, "name": "long"}), ("anap", {"seconds": 30}))
+    worker.wait("worker.ready")
+    wait_for(lambda: "start long" in app.notes())
+    worker.signal(signal.SIGUSR1)
+    jobs = worker.wait("dump.job", 2)
+    stacks = {line["method"]: line["stack"] for line in jobs}
+    assert "time.sleep(seconds)" in stacks["nap"]
+    assert "asyncio.sleep(seconds)" in stacks["anap"]
+    assert all(line["state"] == "running" and line["running_seconds"] >= 0 and line["attempt"] == 1 for line in jobs)
+    threads = {line["thread"] for line in worker.wait("dump.thread", 12)}
+    assert {"MainThread", "receiver-1", "keeper", "deleter-1", "releaser", "coroutines"} <= threads
+    assert worker.stop()[0] == 0, "it goes on working until it is told to stop"
+
+
+@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+def test_metrics_come_out_with_the_log_lines(app):
+    worker = app.consume("--metrics", "emf", "--log-level", "error")
+    app.enqueue(*[("noop", {})] * 20, ("fail", {}), ("no.such.job", {}))
+    wait_for(lambda: app.counts() == (0, 2, 0), what=lambda: str(worker))
+    assert worker.stop()[0] == 0
+    found = {line.get("Method"): line for line in worker.lines if "_aws" in line}
+    assert (found["noop"]["Done"], len(found["noop"]["Duration"])) == (20, 20)
+    assert (found["fail"]["Failed"], found[None]["UnknownMethod"]) == (1, 1)
+    assert found[None]["Queue"] == app.queue_url.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+def test_consume_says_once_at_its_start_what_check_would_say_of_the_queue(app, server_url, make_queue):
+    app.queue_url = make_queue(server_url, attempts_max=2)
+    worker = app.consume("--job-timeout", 0)
+    worker.wait("worker.ready")
+    found = wait_for(lambda: worker.named("check.finding"))
+    assert {(line["subject"], line["level"]) for line in found} == {("attempts", "error"), ("job timeout", "warning")}
+    assert all(line["why"] and line["cure"] for line in found)
+    worker.kill()

@@ -57,7 +57,7 @@ def elasticmq(tmp_path):
             raise
         pytest.skip(str(reason))
     yield server
-    server.stop()
+    server.kill()
 
 
 @pytest.fixture

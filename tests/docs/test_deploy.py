@@ -9,7 +9,7 @@ import pytest
 import yaml
 from servers import ROOT, VERSION
 
-from consumer import runner
+from consumer import stop
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -22,7 +22,7 @@ def supervisord():
 
 
 def test_supervisord_waits_longer_than_our_stop_takes():
-    longest = runner.GRACE_SECONDS + runner.SETTLE_SECONDS
+    longest = stop.GRACE_SECONDS + stop.SETTLE_SECONDS
     assert longest < 3
     assert int(supervisord()["program:jobrunner"]["stopwaitsecs"]) > longest + 3
 

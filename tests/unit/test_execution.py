@@ -15,12 +15,14 @@ from consumer.message import Call, Delivery, encode
 
 
 @pytest.fixture
-def run(log):
+def run(log, metrics):
     """Run a function as a job would be: gives the outcome's name."""
 
     def run(function, params=None, *, around=None, body=None, attempt=1, result_of=None, **call):
         catalog = Catalog(module="jobs", jobs={"job": Job.of("job", function)}, left_out={})
-        execution = Execution(catalog=catalog, around=around, result_of=result_of, attempts_max=5, log=log)
+        execution = Execution(
+            catalog=catalog, around=around, result_of=result_of, attempts_max=5, metrics=metrics, log=log
+        )
         text = body or encode(Call(method="job", params=params or {}, **call))
         return execution.run(
             Delivery(message_id="m-1", receipt_handle="h", body=text, attempt=attempt, sent_at=time.time() - 2)
@@ -60,9 +62,14 @@ def test_endless_recursion_is_a_failure(run):
     assert run(job).name == "failed"
 
 
-def test_an_unknown_method_waits_for_its_deploy_and_is_logged_once(log, events):
+def test_an_unknown_method_waits_for_its_deploy_and_is_logged_once(log, metrics, events):
     execution = Execution(
-        catalog=Catalog(module="jobs", jobs={}, left_out={}), around=None, result_of=None, attempts_max=None, log=log
+        catalog=Catalog(module="jobs", jobs={}, left_out={}),
+        around=None,
+        result_of=None,
+        attempts_max=None,
+        metrics=metrics,
+        log=log,
     )
     for index in range(5):
         body = encode(Call(method="not.here" if index else "other"))

@@ -18,7 +18,7 @@ def delivery(number):
 
 
 @pytest.fixture
-def loop(log):
+def loop(log, metrics):
     """Give a receiver of two deliveries, and what `in_hand` was when they were submitted."""
     demand, leases, seen = Demand(threads=8), Leases(visibility_seconds=30), []
 
@@ -38,6 +38,7 @@ def loop(log):
         on_admitted=lambda: None,
         on_empty=lambda: None,
         outage=Outage(log=log),
+        metrics=metrics,
     )
     return receiver.loop, seen
 

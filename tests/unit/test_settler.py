@@ -21,7 +21,7 @@ class Clock:
 
 
 @pytest.fixture
-def house(log):
+def house(log, metrics):
     """A settler and a renewal around a fake queue, without their threads."""
 
     class House:
@@ -39,6 +39,7 @@ def house(log):
                 renewing=self.renewing,
                 running=lambda: 0,
                 outage=self.outage,
+                metrics=metrics,
                 log=log,
             )
             self.renewal = Renewal(
@@ -47,6 +48,7 @@ def house(log):
                 renewing=self.renewing,
                 alive=self.count,
                 outage=self.outage,
+                metrics=metrics,
                 log=log,
             )
 

@@ -1,0 +1,90 @@
+"""Reaches the queue, loads the app, says what looks wrong, and runs the worker; main thread."""
+
+import time
+from typing import NoReturn
+
+from structlog.typing import FilteringBoundLogger
+
+from consumer import catalog, sqs
+from consumer.alone import Alone, OneDelivery
+from consumer.errors import LastingQueueError, QueueError
+from consumer.message import Delivery
+from consumer.operate import rules
+from consumer.outage import Outage
+from consumer.runner import CONNECTIONS, Runner
+from consumer.settings import Settings, check_visibility_timeout
+
+
+def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None = None) -> NoReturn:
+    """Run the worker until something ends it, or just for one delivery; raises JobrunnerError if it cannot start.
+
+    The queue comes before the app: what boto3 imports late must be imported before the app's files,
+    which may have the same names, come first on `sys.path`.
+    """
+    if settings.status_file:  # a dead worker's: nothing is known of this one yet
+        settings.status_file.unlink(missing_ok=True)
+    queue, attributes = _connect(settings, log)
+    visibility_seconds = settings.visibility_timeout_seconds or attributes.visibility_timeout_seconds
+    check_visibility_timeout(visibility_seconds, "the queue's visibility timeout")
+    catalog.open_app(settings.app_dir.resolve())
+    jobs = catalog.load(settings.module)
+    around = catalog.load_callable(settings.around) if settings.around else None
+    runner = Runner(
+        settings=settings,
+        queue=queue,
+        receive=OneDelivery(only).receive if only else queue.receive,
+        attempts_max=attributes.attempts_max,
+        alone=None if only else Alone(settings=settings, log=log),
+        visibility_seconds=visibility_seconds,
+        jobs=jobs,
+        around=around,
+        log=log,
+    )
+    log.debug("worker.alone", message_id=only.message_id) if only else log.info(
+        "worker.ready",
+        queue_url=settings.queue_url,
+        module=settings.module,
+        methods=len(jobs.jobs),
+        threads=settings.threads,
+        visibility_seconds=visibility_seconds,
+        attempts_max=attributes.attempts_max,
+    )
+    if not only:
+        _warn(settings, attributes, visibility_seconds, log)
+    runner.run()
+
+
+def _warn(
+    settings: Settings, attributes: sqs.QueueAttributes, visibility_seconds: int, log: FilteringBoundLogger
+) -> None:
+    """Log what `jobrunner check` would say of the queue's own attributes: they are at hand."""
+    for finding in rules.of_queue(
+        attributes.values,
+        queue_url=settings.queue_url,
+        visibility_seconds=visibility_seconds,
+        job_timeout_seconds=settings.job_timeout_seconds,
+    ):
+        if finding.level != "ok":
+            say = log.error if finding.level == "error" else log.warning
+            say("check.finding", subject=finding.subject, value=finding.value, why=finding.why, cure=finding.cure)
+
+
+def _connect(settings: Settings, log: FilteringBoundLogger) -> tuple[sqs.Queue, sqs.QueueAttributes]:
+    """Reach the queue. What only time mends is waited out; the rest is the person's to mend, now."""
+    outage = Outage(log=log)
+    while True:
+        try:
+            answer = sqs.connect(
+                settings.queue_url,
+                wait_seconds=settings.wait_seconds,
+                visibility_timeout_seconds=settings.visibility_timeout_seconds,
+                connections=CONNECTIONS,
+            )
+        except LastingQueueError:
+            raise
+        except QueueError as error:
+            outage.failed("start", error)
+            time.sleep(outage.seconds_to_wait("start"))
+        else:
+            outage.succeeded("start")
+            return answer
