@@ -92,14 +92,16 @@ def _run_all(commands: Sequence[Sequence[str]], helpers: Sequence[Sequence[str]]
     children = [subprocess.Popen(command, env=environment) for command in [*commands, *helpers]]
     while not received and all(child.poll() is None for child in children[: len(commands)]):
         time.sleep(LOOK_SECONDS)
+    ended = next((child.returncode for child in children[: len(commands)] if child.returncode is not None), 0)
     if signal.SIGINT not in received:  # Ctrl-C has reached the children by itself: a second one would cut them off
         _terminate(children)
     deadline = time.monotonic() + STOP_SECONDS
     while any(child.poll() is None for child in children) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
     _terminate(children)
-    codes = [child.wait() for child in children]
-    return 0 if received else max(abs(code) for code in codes[: len(commands)])
+    for child in children:
+        child.wait()
+    return 0 if received else abs(ended)
 
 
 def _terminate(children: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -51,7 +51,7 @@ class Worker:
         return wait_for(
             lambda: len(self.named(event, **having)) >= count and self.named(event, **having),
             seconds,
-            f"{count} x {event} {having} in\n{self}",
+            lambda: f"{count} x {event} {having} in\n{self}",
         )
 
     def signal(self, number=signal.SIGTERM):

@@ -21,7 +21,9 @@ def nap(seconds, name="nap"):
     note(f"start {name}")
     time.sleep(seconds)
     note(f"end {name}")
-async def anap(seconds):
+async def anap(seconds, name=None):
+    if name:
+        note(f"start {name}")
     await asyncio.sleep(seconds)
 def fail(): raise ValueError("boom")
 def fail_once(name):

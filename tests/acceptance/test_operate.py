@@ -303,17 +303,16 @@ def test_retry_killed_fifty_times_at_random_loses_nothing(server_url, make_queue
 def test_sigusr1_logs_every_stack_and_the_jobs_in_hand(app):
     worker = app.consume()
     worker.wait("worker.ready")
-    app.enqueue(("nap", {"seconds": 30, "name": "long"}), ("anap", {"seconds": 30}))
-    worker.wait("worker.ready")
-    wait_for(lambda: "start long" in app.notes())
+    app.enqueue(("nap", {"seconds": 30, "name": "long"}), ("anap", {"seconds": 30, "name": "anap"}))
+    wait_for(lambda: {"start long", "start anap"} <= set(app.notes()))
     worker.signal(signal.SIGUSR1)
     jobs = worker.wait("dump.job", 2)
     stacks = {line["method"]: line["stack"] for line in jobs}
     assert "time.sleep(seconds)" in stacks["nap"]
     assert "asyncio.sleep(seconds)" in stacks["anap"]
     assert all(line["state"] == "running" and line["running_seconds"] >= 0 and line["attempt"] == 1 for line in jobs)
-    threads = {line["thread"] for line in worker.wait("dump.thread", 12)}
-    assert {"MainThread", "receiver-1", "keeper", "deleter-1", "releaser", "coroutines"} <= threads
+    ours = {"MainThread", "receiver-1", "keeper", "deleter-1", "releaser", "coroutines"}
+    wait_for(lambda: ours <= {line["thread"] for line in worker.named("dump.thread")}, what=lambda: str(worker))
     assert worker.stop()[0] == 0, "it goes on working until it is told to stop"
 
 
