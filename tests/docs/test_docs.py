@@ -10,15 +10,17 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from servers import ROOT, wait_for
 from workers import Worker
 
-from consumer import runner
+from consumer import metrics, runner, settler
 from consumer.cli import main
 from consumer.errors import EXIT_REASONS
 from consumer.message import decode
+from consumer.operate import status
 
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
@@ -141,3 +143,65 @@ def test_the_transformers_template_writes_our_wire_format():
     template = targets[0]["InputTransformer"]["InputTemplate"]
     call = decode(template.replace("<key>", '"cat.png"').replace("<id>", '"7f3a"'))
     assert (call.method, call.params, call.id) == ("thumbnails.make", {"key": "cat.png"}, "7f3a")
+
+
+RUNNING = (ROOT / "docs" / "running.md").read_text()
+SOURCES = {path: path.read_text() for path in (ROOT / "consumer").rglob("*.py")}
+
+
+def table(page, heading):
+    """Give the first cells of a section's tables."""
+    section = page.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return [word for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for word in re.findall(r"`(.*?)`", row)]
+
+
+def test_every_event_that_we_log_is_explained():
+    said = re.compile(r'(?:log\.\w+|\bsay)\(\s*f?"([a-z_]+\.[a-z_{}]+)"')
+    events = {event for text in SOURCES.values() for event in said.findall(text)}
+    dynamic = {"job.{name}"}
+    assert dynamic < events
+    assert set(table(RUNNING, "What the lines say")) == (events - dynamic - {"worker.alone"}) | {
+        "job.malformed",
+        "job.bad_params",
+        "worker.ready",
+    }
+
+
+def test_every_metric_is_explained():
+    given = re.compile(r"metrics\.(?:job|event)\(([^,)]*)")
+    words = {word for text in SOURCES.values() for call in given.findall(text) for word in re.findall(r'"(\w+)"', call)}
+    names = {metrics._name(word) for word in (*words, *settler.UNFINISHED)}
+    assert set(table(RUNNING, "Metrics")) == names | {"Duration", "QueueLatency", "InFlight"}
+
+
+def test_alarms_name_a_section_of_the_page():
+    template = (ROOT / "deploy" / "aws" / "jobrunner.yaml").read_text()
+    sections = re.findall(r"docs/running.md, '(.*?)'", template)
+    assert len(sections) == 4
+    for section in sections:
+        assert f"\n## {section}\n" in RUNNING
+
+
+def test_the_watched_status_is_what_the_command_prints():
+    shown = RUNNING.split("$ jobrunner status --watch\n")[1].split("```")[0].splitlines()
+    queue = status.Counts(queue_url=shown[0], visible=2841, in_flight=16, delayed=0)
+    dead = status.Counts(queue_url=f"{shown[0]}-dead", visible=3, in_flight=0, delayed=0)
+    assert list(status.Status(queue=queue, oldest_seconds=312.0, dead=dead).lines()) == shown
+
+
+def commands():
+    """Find every command line of ours in the pages."""
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for block in re.findall(r"^```(?:sh|console)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.removeprefix("$ ").startswith("jobrunner "):
+                    yield page.name, line.removeprefix("$ ").split("#")[0].split()[1:]
+
+
+@pytest.mark.parametrize(("page", "words"), list(commands()))
+def test_every_command_shown_exists_with_its_options(page, words):
+    command = main
+    while words and isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= known, page
