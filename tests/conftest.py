@@ -5,7 +5,6 @@ import tempfile
 import threading
 from pathlib import Path
 
-import boto3
 import pytest
 import servers
 import structlog
@@ -136,7 +135,7 @@ def make_queue(request):
 @pytest.fixture
 def client():
     """Give a plain boto3 client for looking at what ours did."""
-    return lambda server_url: boto3.client("sqs", endpoint_url=server_url, region_name="us-east-1")
+    return servers.client_of
 
 
 @pytest.fixture(autouse=True)

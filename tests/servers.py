@@ -1,5 +1,6 @@
 """The SQS servers that tests run against: moto's, in this process, and a real ElasticMQ."""
 
+import functools
 import json
 import os
 import re
@@ -98,9 +99,15 @@ def is_ci():
     return os.environ.get("CI") == "true"
 
 
+@functools.cache
+def client_of(server_url):
+    """Give one client for all tests of a process: to make one costs more than a hundred requests."""
+    return boto3.client("sqs", endpoint_url=server_url, region_name="us-east-1")
+
+
 def make_queue(server_url, name, *, attempts_max=10, visibility_seconds=30):
     """Make a queue of its own for one test, with its dead letters; returns its URL."""
-    client = boto3.client("sqs", endpoint_url=server_url, region_name="us-east-1")
+    client = client_of(server_url)
     safe = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:50] + f"-{uuid.uuid4().hex[:8]}"
     dead = client.create_queue(QueueName=f"{safe}-dead")["QueueUrl"]
     arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -113,8 +120,7 @@ def counts(queue_url, *, dead=False):
     """Count visible, in flight and delayed messages, as one tuple."""
     url = queue_url + ("-dead" if dead else "")
     host = queue_url.split("/", 3)
-    client = boto3.client("sqs", endpoint_url="/".join(host[:3]), region_name="us-east-1")
     names = ["", "NotVisible", "Delayed"]
     wanted = [f"ApproximateNumberOfMessages{name}" for name in names]
-    found = client.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
+    found = client_of("/".join(host[:3])).get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
     return tuple(int(found[name]) for name in wanted)

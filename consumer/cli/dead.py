@@ -56,7 +56,9 @@ def list_(queue_url: str, module: str, app_dir: Path, *, as_json: bool) -> None:
 @where
 @click.argument("wanted", metavar="ID")
 def show(queue_url: str, module: str, app_dir: Path, wanted: str) -> None:
-    """Print one dead letter whole, as JSON; ID is the message's or its job's.
+    """Print one dead letter whole, as JSON.
+
+    ID is the message's or its job's.
 
     \b
     Example:

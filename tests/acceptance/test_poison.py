@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from servers import counts, wait_for
 from workers import PROGRAM
 
-from jobrunner import enqueue_many
+from consumer.message import Call, encode
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -161,23 +162,29 @@ def test_a_regular_expression_that_holds_the_interpreter_ends_the_process_in_tim
 
 @pytest.mark.long
 def test_over_twenty_offsets_the_dead_mans_exit_precedes_the_end_of_the_lease_by_a_second(
-    hostile, server_url, make_queue
+    hostile, server_url, make_queue, client
 ):
     """Each hog has a queue of its own, so that what becomes visible again is seen at once."""
     exits, shows = {}, {}
     queues = {after: make_queue(server_url) for after in (n * 0.25 for n in range(20))}
-    workers = {}
+    workers = {
+        after: hostile.consume("--queue-url", url, "--visibility-timeout", 10, "--threads", 1)
+        for after, url in queues.items()
+    }
+
+    def note_exit(after):
+        workers[after].process.wait(120)
+        exits[after] = time.monotonic()
+
+    for after in queues:
+        workers[after].wait("worker.ready", seconds=60)
+        threading.Thread(target=note_exit, args=(after,)).start()
     for after, url in queues.items():
-        workers[after] = hostile.consume("--queue-url", url, "--visibility-timeout", 10, "--threads", 1)
-    for worker in workers.values():
-        worker.wait("worker.ready", seconds=60)
-    for after, url in queues.items():
-        enqueue_many([("hold", {"after": after})], queue_url=url)
+        body = encode(Call(method="hold", params={"after": after}))
+        client(server_url).send_message(QueueUrl=url, MessageBody=body)
     deadline = time.monotonic() + 40
     while len(shows) < len(queues) and time.monotonic() < deadline:
         for after, url in queues.items():
-            if after not in exits and workers[after].process.poll() is not None:
-                exits[after] = time.monotonic()
             if after not in shows and f"start {after}" in hostile.notes() and counts(url)[0]:
                 shows[after] = time.monotonic()
     assert [workers[after].process.returncode for after in queues] == [1] * 20

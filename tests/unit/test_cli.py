@@ -1,10 +1,14 @@
 """The command line: help that is true, errors that name the cure, one exit code a reason."""
 
+import functools
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -19,11 +23,36 @@ def run(monkeypatch):
     return lambda *words, **options: CliRunner().invoke(main, [str(word) for word in words], **options)
 
 
-@pytest.mark.parametrize("command", sorted(main.commands))
-def test_every_command_has_help_with_an_example_or_options(run, command):
-    result = run(command, "--help")
-    assert result.exit_code == 0
-    assert main.commands[command].help
+def every_command(group=main, path=()):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_command(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", list(every_command()), ids=" ".join)
+def test_every_command_reads_like_a_manual(run, path):
+    text = run(*path, "--help").output
+    assert f"    jobrunner {' '.join(path)}" in text.split("Example")[1], "an example that can be pasted"
+    command = functools.reduce(lambda group, name: group.commands[name], path, main)
+    for option in (parameter for parameter in command.params if isinstance(parameter, click.Option)):
+        assert option.help
+        assert not option.envvar or option.envvar in text
+        assert not isinstance(option.default, int | str) or not option.default or option.show_default
+    assert "\x1b" not in text, "plain where no terminal is"
+
+
+def test_every_summary_fits_its_line(run):
+    for words in ([], ["dead"], ["crons"]):
+        assert "...\n" not in run(*words, "--help").output.split("Commands:")[1]
+
+
+def test_completion_is_there_as_the_help_says():
+    environment = {**os.environ, "_JOBRUNNER_COMPLETE": "bash_source"}
+    program = Path(sys.executable).parent / "jobrunner"
+    done = subprocess.run([program], check=True, capture_output=True, text=True, env=environment)
+    assert "_jobrunner_completion" in done.stdout
 
 
 def test_every_exit_code_has_its_reason():
