@@ -147,7 +147,7 @@ def main():
             )
             print("memory: {:.1f} MB after 10,000 jobs, {:.1f} MB after 100,000".format(*memory(bench)), flush=True)
         finally:
-            server.stop()
+            server.kill()
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def main():
                     contender.rounds.append(measure(contender, options.jobs, server, proxy, idle=number == 0))
                     print(contender.name, contender.rounds[-1], file=sys.stderr)
         finally:
-            server.stop()
+            server.kill()
     print(table(contenders))
 
 

@@ -108,7 +108,6 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         action = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
         self.proxy.requests.append((time.monotonic(), action))
-        time.sleep(self.proxy.delay_seconds)
         kind = self.proxy.pick(action)
         if kind in ERRORS:
             status, code = ERRORS[kind]
@@ -136,6 +135,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(answer.status, data, answer.getheaders())
 
     def answer(self, status, data, headers):
+        time.sleep(self.proxy.delay_seconds)
         self.send_response(status)
         for name, value in headers:
             if name.lower() not in ("content-length", "connection", "date", "server", "transfer-encoding"):

@@ -107,12 +107,13 @@ class DeadLetters:
         """Send all again, by SQS's own move task where it has one; returns how many."""
         if not self._start_move():
             return self.retry(lambda _: True, progress)
-        moved, status = 0, "RUNNING"
+        moved, status, reason = self._dead.move_state(self._dead_arn)
+        progress(moved)
         while status in ("RUNNING", "CANCELLING"):
-            status, total, reason = self._dead.move_state(self._dead_arn)
+            time.sleep(MOVE_LOOK_SECONDS)
+            total, status, reason = self._dead.move_state(self._dead_arn)
             progress(total - moved)
             moved = total
-            time.sleep(MOVE_LOOK_SECONDS if status == "RUNNING" else 0)
         if status != "COMPLETED":
             raise QueueError(f"SQS's own move ended as {status} after {moved}: {reason}. Nothing is lost: retry again")
         return moved

@@ -121,13 +121,13 @@ class OperatedQueue:
         """Let SQS itself move all dead letters back to where they came from."""
         asked(self._client.start_message_move_task, SourceArn=arn)
 
-    def move_state(self, arn: str) -> tuple[str, int, str]:
-        """Say how the last move goes: its status, how many it has moved, and why it failed."""
+    def move_state(self, arn: str) -> tuple[int, str, str]:
+        """Say how the last move goes: how many it has moved, its status, and why it failed."""
         tasks = asked(self._client.list_message_move_tasks, SourceArn=arn, MaxResults=1).get("Results", ())
         if not tasks:
             raise QueueError(f"SQS knows of no move task of {arn}")
         task = tasks[0]
-        return task["Status"], task.get("ApproximateNumberOfMessagesMoved", 0), task.get("FailureReason", "")
+        return task.get("ApproximateNumberOfMessagesMoved", 0), task["Status"], task.get("FailureReason", "")
 
     def missing_permissions(self) -> dict[str, str]:
         """Try each action in a way that SQS must refuse; those refused for lack of permission, and how.

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from click.testing import CliRunner
 from moto import mock_aws
 from servers import ROOT
@@ -17,7 +17,7 @@ from consumer.crons import file, ticker
 from consumer.crons.expression import parse
 from consumer.crons.scheduler import PLACEHOLDER, Place, Scheduler, queue_arn, schedule_name
 from consumer.crons.words import explain
-from consumer.errors import JobrunnerError, ScheduleError
+from consumer.errors import AccessDenied, JobrunnerError, ScheduleError
 from consumer.message import decode
 
 NOW = datetime(2026, 11, 23, 9, 45, tzinfo=UTC)
@@ -83,6 +83,7 @@ def test_a_good_file_is_read_whole(crons):
         ("mail.letter", "mail.lettre", "near misses: mail.letter"),
         ("America/New_York", "America/Gotham", "not an IANA name"),
         ("rate(5 minutes)", "rate(5 minute)", "[often]: 'rate(5 minute)' is not rate(1 minute)"),
+        ('"On Mondays"', f'"{"x" * 451}"', "description is longer than 450 characters"),
         ("[off]", "[off", "not TOML"),
         ("[off]", '["o f"]', "letters, digits"),
         ("enabled = false", "enabled = 0", "wrong type"),
@@ -178,12 +179,13 @@ class Recorder:
     def __init__(self, scheduler):
         self.calls = []
         self.fail_at = None
+        self.error = ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "CreateSchedule")
         scheduler._client.meta.events.register("before-call.scheduler.*", self._note)
 
     def _note(self, model, **_):
         self.calls.append(model.name)
         if self.fail_at and self.calls.count("CreateSchedule") == self.fail_at:
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, model.name)
+            raise self.error
 
     def writes(self):
         found = [name for name in self.calls if not name.startswith(("Get", "List"))]
@@ -251,6 +253,19 @@ def test_two_that_apply_at_the_same_time_agree(scheduler, recorder, crons):
     apply(scheduler, crons())
     scheduler.apply(changes)
     assert apply(scheduler, crons()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "CreateSchedule"), AccessDenied),
+        (EndpointConnectionError(endpoint_url="https://scheduler"), JobrunnerError),
+    ],
+)
+def test_what_scheduler_refuses_or_does_not_answer_is_named(scheduler, recorder, crons, error, kind):
+    recorder.fail_at, recorder.error = 1, error
+    with pytest.raises(kind, match="create_schedule"):
+        apply(scheduler, crons())
 
 
 def test_an_apply_that_fails_half_way_is_completed_by_the_next(scheduler, recorder, crons):

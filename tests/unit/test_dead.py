@@ -1,0 +1,170 @@
+"""Dead letters: what a walk hides and shows again, what is ours to touch, and what is said when SQS will not."""
+
+import pytest
+
+from consumer.errors import QueueError, SettingsError
+from consumer.operate import dead as room
+from consumer.operate.dead import DeadLetters
+from consumer.operate.queues import DeadLetter, OperatedQueue
+from consumer.sqs import Refusal
+
+REFUSED = Refusal("InvalidMessageContents", sender_fault=True, message="bad characters")
+
+
+def letter(number, **more):
+    return DeadLetter(
+        message_id=f"m{number}", receipt_handle=f"h{number}", body='{"method":"a.b"}', sent_at=0.0, receives=3, **more
+    )
+
+
+class FakeQueue:
+    """A queue that gives its letters, ten at a time, until it is told to give them anew."""
+
+    name = "jobs"
+
+    def __init__(self, letters=()):
+        self.letters = list(letters)
+        self.sent, self.deleted, self.shown = [], [], []
+        self.refuse = set()
+        self.undeletable = set()
+        self.source_urls = ["jobs"]
+        self.states = []
+        self.move_error = None
+
+    def receive(self, **_):
+        batch, self.letters = self.letters[:10], self.letters[10:]
+        return batch
+
+    def send(self, letters):
+        self.sent += [each for each in letters if each.message_id not in self.refuse]
+        return {index: REFUSED for index, each in enumerate(letters) if each.message_id in self.refuse}
+
+    def delete(self, handles):
+        refused = {index: REFUSED for index, handle in enumerate(handles) if handle in self.undeletable}
+        self.deleted += [handle for handle in handles if handle not in self.undeletable]
+        return refused
+
+    def change_visibility(self, changes):
+        self.shown += changes
+        return {}
+
+    def sources(self):
+        return self.source_urls
+
+    def start_move(self, _arn):
+        if self.move_error:
+            raise self.move_error
+
+    def move_state(self, _arn):
+        return self.states.pop(0)
+
+
+@pytest.fixture
+def dead_letters():
+    def make(*letters):
+        queue, dead = FakeQueue(), FakeQueue(letters)
+        return DeadLetters(queue=queue, dead=dead, dead_arn="arn", jobs=None), queue, dead
+
+    return make
+
+
+def nothing(_count):
+    """Stand for a progress bar."""
+
+
+def test_what_is_looked_at_is_shown_again(dead_letters):
+    letters, _, dead = dead_letters(*map(letter, range(25)))
+    (group,) = letters.groups()
+    assert len(group.ids) == 25
+    assert sorted(dead.shown) == sorted((f"h{n}", 0) for n in range(25))
+
+
+def test_a_search_that_ends_early_shows_again_what_it_hid(dead_letters):
+    letters, _, dead = dead_letters(*map(letter, range(25)))
+    assert letters.find("m3").message_id == "m3"
+    assert len(dead.shown) == 10
+
+
+def test_each_is_sent_before_it_is_deleted_and_only_what_was_sent(dead_letters):
+    letters, queue, dead = dead_letters(*map(letter, range(12)))
+    queue.refuse = {"m4"}
+    assert letters.retry(lambda _: True, nothing) == 11
+    assert len(queue.sent) == 11
+    assert "h4" not in dead.deleted
+    assert dead.shown == [("h4", 0)]
+
+
+def test_a_queue_that_takes_none_is_said_and_nothing_is_deleted(dead_letters):
+    letters, queue, dead = dead_letters(letter(1))
+    queue.refuse = {"m1"}
+    with pytest.raises(QueueError, match="bad characters. What was not sent is still among the dead letters"):
+        letters.retry(lambda _: True, nothing)
+    assert (dead.deleted, dead.shown) == ([], [("h1", 0)])
+
+
+def test_what_will_not_be_deleted_is_tried_again_then_left(dead_letters):
+    letters, _, dead = dead_letters(letter(1), letter(2))
+    dead.undeletable = {"h1"}
+    assert letters.drop(lambda _: True, nothing) == 1
+    assert dead.shown == [("h1", 0)]
+
+
+def test_what_died_on_another_queue_is_not_touched(dead_letters):
+    mine, theirs = letter(1, source_arn="arn:aws:sqs:r:1:jobs"), letter(2, source_arn="arn:aws:sqs:r:1:others")
+    letters, queue, dead = dead_letters(mine, theirs)
+    dead.source_urls = ["jobs", "others"]
+    assert letters.retry_all(nothing) == 1, "SQS's own move would take both"
+    assert queue.sent == [mine]
+
+
+def test_large_letters_go_in_several_requests(dead_letters):
+    big = [letter(n, attributes={"x": {"DataType": "String", "StringValue": "y" * 500_000}}) for n in range(5)]
+    letters, queue, _ = dead_letters(*big)
+    assert letters.retry(lambda _: True, nothing) == 5
+    assert len(queue.sent) == 5
+
+
+def test_sqss_own_move_is_followed_to_its_end(dead_letters, monkeypatch):
+    monkeypatch.setattr(room, "MOVE_LOOK_SECONDS", 0)
+    letters, _, dead = dead_letters()
+    dead.states = [(3, "RUNNING", ""), (7, "COMPLETED", "")]
+    seen = []
+    assert letters.retry_all(seen.append) == 7
+    assert seen == [3, 4]
+
+
+def test_a_move_that_fails_is_said(dead_letters):
+    letters, _, dead = dead_letters()
+    dead.states = [(2, "FAILED", "AccessDenied")]
+    with pytest.raises(QueueError, match="ended as FAILED after 2: AccessDenied. Nothing is lost: retry again"):
+        letters.retry_all(nothing)
+
+
+def test_a_move_that_sqs_has_forgotten_is_said():
+    class Client:
+        def list_message_move_tasks(self, **_):
+            return {}
+
+    with pytest.raises(QueueError, match="SQS knows of no move task of arn"):
+        OperatedQueue(url="http://x/1/jobs", endpoint=None, client=Client()).move_state("arn")
+
+
+def test_a_move_under_way_is_not_raced(dead_letters):
+    letters, _, dead = dead_letters(letter(1))
+    dead.move_error = QueueError("There is already a task running")
+    with pytest.raises(QueueError, match="already a task"):
+        letters.retry_all(nothing)
+    assert dead.letters
+
+
+def test_without_a_dead_letter_queue_the_cure_is_named(monkeypatch, tmp_path):
+    class Bare(FakeQueue):
+        def values(self):
+            return {}
+
+        def dead_letters(self, _values):
+            return None
+
+    monkeypatch.setattr(room, "operated", lambda _url: Bare())
+    with pytest.raises(SettingsError, match="has no dead-letter queue: jobrunner check says how to make one"):
+        room.of("http://x/1/jobs", module="jobs", app_dir=tmp_path, warn=print)
