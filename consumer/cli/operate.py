@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -59,14 +60,12 @@ def status(queue_url: str, *, watch: bool, as_json: bool) -> None:
     from consumer.operate import status as room
 
     queue = queues.operated(queue_url)
-    while True:
-        found = room.look(queue)
-        if as_json:
-            click.echo(json.dumps(found.document()))
-        else:
+    with suppress(KeyboardInterrupt):
+        while True:
+            found = room.look(queue)
             if watch and sys.stdout.isatty():
                 click.clear()
-            click.echo("\n".join(found.lines()))
-        if not watch:
-            return
-        time.sleep(WATCH_SECONDS)
+            click.echo(json.dumps(found.document()) if as_json else "\n".join(found.lines()))
+            if not watch:
+                break
+            time.sleep(WATCH_SECONDS)

@@ -72,12 +72,18 @@ class OperatedQueue:
 
     def values(self) -> Mapping[str, str]:
         """Ask for every attribute, and note how far our clock is from SQS's."""
-        answer = asked(self._client.get_queue_attributes, QueueUrl=self.url, AttributeNames=["All"])
-        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-        if date:
-            self.clock_skew_seconds = time.time() - parsedate_to_datetime(date).timestamp()
+        try:
+            answer = asked(self._client.get_queue_attributes, QueueUrl=self.url, AttributeNames=["All"])
+        except QueueError as error:
+            self._note_clock(getattr(error.__cause__, "response", {}))
+            raise
+        self._note_clock(answer)
         values: Mapping[str, str] = answer.get("Attributes", {})
         return values
+
+    def _note_clock(self, answer: Mapping[str, Any]) -> None:
+        if date := answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"):
+            self.clock_skew_seconds = time.time() - parsedate_to_datetime(date).timestamp()
 
     def dead_letters(self, values: Mapping[str, str]) -> "OperatedQueue | None":
         """Give the dead-letter queue that the attributes name; it is in the same account and region (AWS)."""

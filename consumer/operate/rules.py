@@ -54,7 +54,9 @@ def of_queue(values: Values, *, queue_url: str, visibility_seconds: int, job_tim
     def mend(**attributes: str) -> str:
         return _set(queue_url, attributes)
 
-    yield _visibility(visibility_seconds, mend)
+    own = str(visibility_seconds) == values.get("VisibilityTimeout")
+    cure = mend(VisibilityTimeout="60") if own else "jobrunner consume --visibility-timeout 60"
+    yield _visibility(visibility_seconds, cure)
     yield _job_timeout(job_timeout_seconds, visibility_seconds)
     yield _attempts(values, mend)
     if seconds := int(values.get("DelaySeconds", 0)):
@@ -71,7 +73,7 @@ def of_queue(values: Values, *, queue_url: str, visibility_seconds: int, job_tim
         yield Finding("warn", "retention", _span(retention), why, cure)
     yield from _in_flight(values)
     yield from _encryption(values, mend)
-    yield from _senders(values, queue_url)
+    yield from _senders(values, queue_url, mend)
 
 
 def of_dead_letters(values: Values, dead: Values, *, dead_url: str, queue_url: str) -> Iterator[Finding]:
@@ -120,7 +122,7 @@ def of_oldest(seconds: float | None) -> Finding:
     )
 
 
-def _visibility(seconds: int, mend: Callable[..., str]) -> Finding:
+def _visibility(seconds: int, cure: str) -> Finding:
     value = f"{seconds} s; a job that holds the interpreter for {seconds * LIMIT:.0f} s ends its process"
     if seconds < VISIBILITY_SECONDS_MIN:
         why, level = "consume refuses it: there is no room for renewals before a lease ends", "error"
@@ -130,7 +132,7 @@ def _visibility(seconds: int, mend: Callable[..., str]) -> Finding:
         why, level = "the jobs of a worker that dies start elsewhere only after this time", "warn"
     else:
         return Finding("ok", "visibility timeout", value)
-    return Finding(level, "visibility timeout", value, why, mend(VisibilityTimeout="60"))  # type: ignore[arg-type]
+    return Finding(level, "visibility timeout", value, why, cure)  # type: ignore[arg-type]
 
 
 def _job_timeout(seconds: int, visibility_seconds: int) -> Finding:
@@ -190,19 +192,24 @@ def _encryption(values: Values, mend: Callable[..., str]) -> Iterator[Finding]:
         yield Finding("warn", "encryption", "none", why, mend(SqsManagedSseEnabled="true"))
 
 
-def _senders(values: Values, queue_url: str) -> Iterator[Finding]:
+def _senders(values: Values, queue_url: str, mend: Callable[..., str]) -> Iterator[Finding]:
     """Judge the queue policy: whoever may send may call any job with any params."""
     own_account = values.get("QueueArn", ":::::").split(":")[4]
     policy = json.loads(values.get("Policy") or "{}")
-    statements = policy.get("Statement", [])
+    given = policy.get("Statement", [])
+    statements = [given] if isinstance(given, dict) else given
     senders = []
-    for statement in [statements] if isinstance(statements, dict) else statements:
+    for statement in statements:
         if statement.get("Effect") == "Allow" and _covers_sending(statement):
             for who in _principals(statement.get("Principal", {})):
                 senders.append(who)
                 if reason := _reason_to_worry(who, own_account, guarded=bool(statement.get("Condition"))):
+                    left = {**policy, "Statement": [each for each in statements if each is not statement]}
+                    without = mend(Policy=json.dumps(left) if left["Statement"] else "")
+                    sid = statement.get("Sid")
+                    remove = f"aws sqs remove-permission --queue-url {queue_url} --label {shlex.quote(sid or '')}"
                     level: Level = "error" if who == "*" else "warn"
-                    yield Finding(level, "who may send", who, reason, _without(statement, queue_url))
+                    yield Finding(level, "who may send", who, reason, remove if sid else without)
     yield Finding("ok", "queue policy", f"lets send: {', '.join(senders)}" if senders else "none: roles decide")
 
 
@@ -226,12 +233,6 @@ def _reason_to_worry(who: str, own_account: str, *, guarded: bool) -> str:
         return "any account's rules may send through this service: a Condition on aws:SourceArn is missing"
     account = who.split(":")[4] if who.count(":") >= 4 else who  # noqa: PLR2004
     return "" if account == own_account else "another account may call any job with any params"
-
-
-def _without(statement: Mapping[str, Any], queue_url: str) -> str:
-    if sid := statement.get("Sid"):
-        return f"aws sqs remove-permission --queue-url {queue_url} --label {shlex.quote(sid)}"
-    return f"aws sqs set-queue-attributes --queue-url {queue_url} --attributes Policy=... without this statement"
 
 
 def _set(queue_url: str, attributes: Mapping[str, str]) -> str:

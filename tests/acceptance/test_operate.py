@@ -173,7 +173,7 @@ def test_status_counts_and_watches(jobrunner, url, sqs, tmp_path):
     assert json.loads(watch.stdout.readline()) == found
     assert json.loads(watch.stdout.readline())
     watch.send_signal(signal.SIGINT)
-    assert watch.wait(10) == 1
+    assert watch.wait(10) == 0
     watch.stdout.close()
 
 

@@ -1,10 +1,14 @@
 """What `check` finds wrong with a queue's attributes, and what it says mends it."""
 
 import json
+import time
+from email.utils import formatdate
 
 import pytest
+from botocore.exceptions import ClientError
 
-from consumer.operate import rules
+from consumer.operate import check, rules
+from consumer.operate.queues import OperatedQueue
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs"
 ARN = "arn:aws:sqs:eu-west-1:123456789012:jobs"
@@ -63,7 +67,7 @@ def test_a_good_queue_has_nothing_wrong():
         ({"SqsManagedSseEnabled": "false"}, "warn", "encryption", '{"SqsManagedSseEnabled": "true"}'),
         (policy("*"), "error", "who may send", f"remove-permission --queue-url {URL} --label Open"),
         (policy({"AWS": "*"}, action="sqs:*"), "error", "who may send", "--label Open"),
-        (policy("*", sid=None), "error", "who may send", "without this statement"),
+        (policy("*", sid=None), "error", "who may send", '--attributes \'{"Policy": ""}\''),
         (policy({"AWS": "arn:aws:iam::999999999999:root"}), "warn", "who may send", "--label Open"),
         (policy({"AWS": ["999999999999"]}), "warn", "who may send", "--label Open"),
         (policy({"Service": "events.amazonaws.com"}), "warn", "who may send", "--label Open"),
@@ -107,6 +111,39 @@ def test_a_job_timeout_that_does_not_fit_is_named(seconds, says):
 def test_what_is_wrong_with_the_dead_letters_is_named(dead, subject, level):
     found = bad(rules.of_dead_letters(GOOD, {**DEAD, **dead}, dead_url=f"{URL}-dead", queue_url=URL))
     assert [(finding.subject, finding.level, bool(finding.cure)) for finding in found] == [(subject, level, True)]
+
+
+def test_a_visibility_timeout_of_the_flag_is_mended_at_the_flag():
+    (found,) = bad(rules.of_queue(GOOD, queue_url=URL, visibility_seconds=5, job_timeout_seconds=3600))
+    assert found.cure == "jobrunner consume --visibility-timeout 60"
+
+
+@pytest.mark.parametrize(("offset_seconds", "level"), [(-1200, "error"), (60, "warn"), (0, "ok")])
+def test_a_clock_that_is_off_is_named_also_where_sqs_calls_it_a_wrong_signature(monkeypatch, offset_seconds, level):
+    answer = {
+        "Attributes": GOOD,
+        "ResponseMetadata": {"HTTPHeaders": {"date": formatdate(time.time() - offset_seconds)}, "HTTPStatusCode": 403},
+        "Error": {"Code": "SignatureDoesNotMatch", "Message": "Signature expired"},
+    }
+
+    class Client:
+        def __getattr__(self, name):
+            def answer_or_refuse(**_):
+                if level == "error":
+                    raise ClientError(answer, name)
+                return answer
+
+            return answer_or_refuse
+
+    class NoEndpoint:
+        def other_client(self, *_, **__):
+            return None
+
+    queue = OperatedQueue(url=URL, endpoint=NoEndpoint(), client=Client())
+    monkeypatch.setattr(check, "operated", lambda _url: queue)
+    options = {"queue_url": URL, "visibility_timeout_seconds": None, "job_timeout_seconds": 3600}
+    (found,) = [finding for finding in check._queue(options) if finding.subject == "clock"]
+    assert (found.level, bool(found.cure)) == (level, level != "ok")
 
 
 @pytest.mark.parametrize(("seconds", "level"), [(None, "ok"), (60.0, "ok"), (7200.0, "warn")])
