@@ -1,5 +1,6 @@
 """Puts the rooms together, starts their threads, and waits; main thread."""
 
+import gc
 import os
 import signal
 import sys
@@ -141,6 +142,8 @@ class Runner:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGUSR1, lambda *_: self._inbox.put(None))
         sys.setswitchinterval(SWITCH_SECONDS)
+        gc.freeze()  # what is loaded stays: no collection need look at it again
+        gc.enable()
         self._spawn("coroutines", self._coroutines.loop)
         self._spawn("keeper", self._keeper.loop)
         self._spawn("releaser", self._settler.releases.loop)

@@ -26,6 +26,7 @@ from consumer.message import BODY_BYTES_MAX, Delivery
 #: AWS: entries of one batch request.
 BATCH_MAX = 10
 CONNECT_SECONDS = 5
+SERVICES = ["sqs", "cloudwatch"]
 #: How much longer than the long poll a receive may take.
 POLL_MARGIN_SECONDS = 5
 
@@ -89,6 +90,8 @@ class Endpoint:
         # botocore is boto3 without its S3 transfers and resources, which would double the time to start.
         # A session of our own: boto3's default one is shared with the app and is not thread-safe.
         self._session = Session()
+        # botocore lists its four hundred services' folders, twice, to learn that this one exists: a tenth of our start.
+        self._session.get_component("data_loader").list_available_services = lambda type_name: SERVICES
 
     def client(self, *, read_seconds: float, attempts: int, connections: int, connect_seconds: float) -> Any:
         """Make a client; `attempts` is the total of tries that boto3 makes by itself."""

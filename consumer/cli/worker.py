@@ -1,5 +1,6 @@
 """The commands that run a worker or ask after one: consume, health, dev; main thread."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -47,6 +48,7 @@ def consume_one() -> NoReturn:
 
 
 def _consume(settings: Settings, only: Delivery | None = None) -> NoReturn:
+    gc.disable()  # until all is loaded, and stays: to look for garbage meanwhile takes a sixth of the start
     from consumer import logs, start
 
     log = logs.configure(log_format=settings.log_format, level=settings.log_level)
