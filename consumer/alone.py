@@ -48,7 +48,7 @@ class Alone:
         self._children.discard(child)
         if child.returncode == ExitCode.SETTLED:
             return None
-        outcome = failed("failed", delivery.attempt)
+        outcome = failed("died", delivery.attempt)
         self._log.error(
             "job.failed",
             message_id=delivery.message_id,

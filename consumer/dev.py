@@ -14,7 +14,7 @@ from types import FrameType
 
 import click
 
-from consumer import sqs
+from consumer.endpoint import Endpoint
 from consumer.errors import SettingsError
 from consumer.reload import PROGRAM
 
@@ -71,7 +71,7 @@ def embedded_sqs(port: int = 0) -> Iterator[dict[str, str]]:
 
 
 def _create_queues(address: str) -> str:
-    client = sqs.Endpoint(address).client(read_seconds=10, attempts=1, connections=1, connect_seconds=10)
+    client = Endpoint(address).client(read_seconds=10, attempts=1, connections=1, connect_seconds=10)
     dead = client.create_queue(QueueName="jobs-dead")["QueueUrl"]
     arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": ATTEMPTS_MAX})

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from consumer import catalog, inline, sqs
+from consumer.endpoint import Endpoint
 from consumer.errors import EnqueueError, QueueError, RequestRefused, SettingsError, UnknownMethod
 from consumer.message import Call, encode
 from consumer.settings import check_queue_url
@@ -165,7 +166,7 @@ def _check_delay(seconds: int) -> None:
 @lru_cache(maxsize=16)
 def _queue(url: str, _pid: int) -> sqs.Queue:
     # Keyed by process: a TLS connection that two forked processes share garbles both.
-    client = sqs.Endpoint(url).client(
+    client = Endpoint(url).client(
         read_seconds=READ_SECONDS, attempts=TRIES, connections=PARALLEL, connect_seconds=CONNECT_SECONDS
     )
     return sqs.Queue(url=url, polling=client, working=client)

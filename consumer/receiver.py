@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from consumer.demand import Demand
+from consumer.endpoint import CONNECT_SECONDS
 from consumer.errors import QueueError
 from consumer.lease import Lease, Leases
 from consumer.message import Delivery
@@ -12,7 +13,7 @@ from consumer.metrics import Metrics
 from consumer.outage import Outage
 from consumer.outcome import handed_back
 from consumer.settler import Settler
-from consumer.sqs import CONNECT_SECONDS, POLL_MARGIN_SECONDS
+from consumer.sqs import POLL_MARGIN_SECONDS
 
 #: A message's lease may have begun this long before its answer reached us. Not since the request
 #: was sent: a long poll waits up to 20 s first, and the whole lease would look spent.
@@ -104,12 +105,13 @@ class Receiver:
 
     def _receive(self, most: int) -> list[Lease]:
         asked_at = self._out_since[threading.get_ident()] = time.monotonic()
+        probing = self._outage.includes("receive")
         try:
             deliveries = self._ask(
                 most=most,
                 wait_seconds=self._wait_seconds,
                 visibility_timeout_seconds=int(self._leases.visibility_seconds),
-                probing=self._outage.includes("receive"),
+                probing=probing,
             )
         except QueueError as error:
             self._metrics.event("receive_errors")
@@ -117,7 +119,8 @@ class Receiver:
             return []
         self._outage.succeeded("receive")
         if not deliveries:
-            self._on_empty()
+            if not probing:  # a short poll may find nothing where there is something
+                self._on_empty()
             return []
         leases = self._leases.admit(deliveries, max(asked_at, time.monotonic() - ANSWER_SECONDS_MAX))
         self._on_admitted()

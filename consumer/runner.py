@@ -130,6 +130,7 @@ class Runner:
             leases=leases,
             settler=settler,
             alone=alone,
+            stacks=self._stacks,
             switch=self._switch,
             status=self._status,
             metrics=metrics,

@@ -51,9 +51,12 @@ class Settings:
 
 def check_queue_url(url: str) -> None:
     """Raise SettingsError unless the URL can be that of a standard queue."""
-    parts = urlsplit(url)
     if not url:
         raise SettingsError("no queue: give --queue-url or set JOBRUNNER_QUEUE_URL")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SettingsError(f"{url!r} is not a URL: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.strip("/"):
         raise SettingsError(
             f"{url!r} is not a queue URL such as https://sqs.eu-west-1.amazonaws.com/123456789012/jobs: "

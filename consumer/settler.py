@@ -14,7 +14,7 @@ from consumer.outcome import Outcome
 from consumer.sqs import Queue
 
 #: Outcomes of deliveries whose jobs did not end here: nobody else counts them.
-UNFINISHED = ("handed_back", "timed_out")
+UNFINISHED = ("handed_back", "timed_out", "died")
 
 
 class Settler:

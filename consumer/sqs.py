@@ -1,14 +1,10 @@
 """The only room that speaks to SQS, and the only one that knows boto3's errors; any thread may call it."""
 
 import json
-import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -18,24 +14,16 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 from botocore.parsers import ResponseParserError
-from botocore.session import Session
 
+from consumer.endpoint import CONNECT_SECONDS, Endpoint
 from consumer.errors import AccessDenied, QueueError, QueueNotFound, RequestRefused
 from consumer.message import BODY_BYTES_MAX, Delivery
 
 #: AWS: entries of one batch request.
 BATCH_MAX = 10
-CONNECT_SECONDS = 5
-SERVICES = ["sqs", "cloudwatch"]
 #: How much longer than the long poll a receive may take.
 POLL_MARGIN_SECONDS = 5
 
-#: Every form of an SQS host (AWS: "Amazon SQS endpoints"; legacy and VPC endpoint forms included).
-AWS_HOST = re.compile(
-    r"(?:(?P<vpce>vpce-[a-z0-9-]+)\.)?sqs(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:vpce\.)?"
-    r"(?:amazonaws\.com(?:\.cn)?|api\.aws|api\.amazonwebservices\.com\.cn)"
-    r"|(?:(?P<legacy>[a-z0-9-]+)\.)?queue\.amazonaws\.com(?:\.cn)?"
-)
 THROTTLES = {"RequestThrottled", "ThrottlingException", "Throttling", "KmsThrottled", "OverLimit", "TooManyRequests"}
 SERVER_FAULT = 500
 FORBIDDEN = (401, 403)
@@ -78,59 +66,7 @@ class QueueAttributes:
     @property
     def attempts_max(self) -> int | None:
         """How often a message is received before it is a dead letter."""
-        return int(self.redrive["maxReceiveCount"]) if self.redrive else None
-
-
-class Endpoint:
-    """Where the queue lives, and clients for it; make them all in one thread before others start."""
-
-    def __init__(self, queue_url: str) -> None:
-        self.queue_url = queue_url
-        self.region, self._endpoint_url = locate(queue_url, os.environ)
-        # botocore is boto3 without its S3 transfers and resources, which would double the time to start.
-        # A session of our own: boto3's default one is shared with the app and is not thread-safe.
-        self._session = Session()
-        # botocore lists its four hundred services' folders, twice, to learn that this one exists: a tenth of our start.
-        self._session.get_component("data_loader").list_available_services = lambda type_name: SERVICES
-
-    def client(self, *, read_seconds: float, attempts: int, connections: int, connect_seconds: float) -> Any:
-        """Make a client; `attempts` is the total of tries that boto3 makes by itself."""
-        return self._session.create_client(
-            "sqs",
-            region_name=self.region,
-            endpoint_url=self._endpoint_url,
-            config=Config(
-                connect_timeout=connect_seconds,
-                read_timeout=read_seconds,
-                retries={"mode": "standard", "total_max_attempts": attempts},
-                max_pool_connections=connections,
-                tcp_keepalive=True,
-                user_agent_appid="jobrunner",
-            ),
-        )
-
-    def other_client(self, service: str, *, read_seconds: float) -> Any:
-        """Make a client for another service beside the queue; None where an emulator has none."""
-        configured = os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or os.environ.get("AWS_ENDPOINT_URL")
-        if self._endpoint_url and not configured and not AWS_HOST.fullmatch(urlsplit(self.queue_url).hostname or ""):
-            return None
-        config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds, retries={"total_max_attempts": 2})
-        return self._session.create_client(service, region_name=self.region, endpoint_url=configured, config=config)
-
-
-def locate(queue_url: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
-    """Give region and endpoint (None: boto3's own).
-
-    boto3 ignores the URL's host and asks its own region, where the queue is not: so for AWS hosts
-    the URL's region wins. Any other host (an emulator) is the endpoint itself unless one is set.
-    """
-    parts = urlsplit(queue_url)
-    if found := AWS_HOST.fullmatch(parts.hostname or ""):
-        own_endpoint = f"{parts.scheme}://{parts.netloc}" if found["vpce"] else None
-        return found["region"] or found["legacy"] or "us-east-1", own_endpoint
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    configured = environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL")
-    return region, configured or f"{parts.scheme}://{parts.netloc}"
+        return int(self.redrive["maxReceiveCount"]) if "maxReceiveCount" in self.redrive else None
 
 
 class Queue:

@@ -1,5 +1,6 @@
 """Reaches the queue, loads the app, says what looks wrong, and runs the worker; main thread."""
 
+import signal
 import time
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None
     The queue comes before the app: what boto3 imports late must be imported before the app's files,
     which may have the same names, come first on `sys.path`.
     """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # nothing to show yet, and no reason to die
     if settings.status_file:  # a dead worker's: nothing is known of this one yet
         settings.status_file.unlink(missing_ok=True)
     queue, attributes = _connect(settings, log)

@@ -22,6 +22,7 @@ from consumer.metrics import Metrics
 from consumer.outcome import failed, handed_back
 from consumer.receiver import Receiver
 from consumer.settler import Settler
+from consumer.stacks import Stacks
 
 #: How long running jobs may go on after SIGTERM, and the last requests after that: under 3 s in all.
 GRACE_SECONDS, SETTLE_SECONDS = 1.5, 1.0
@@ -54,6 +55,7 @@ class WayOut:
         leases: Leases,
         settler: Settler,
         alone: Alone | None,
+        stacks: Stacks,
         switch: DeadMansSwitch,
         status: StatusFile | None,
         metrics: Metrics,
@@ -64,6 +66,7 @@ class WayOut:
         self._leases = leases
         self._settler = settler
         self._alone = alone
+        self._stacks = stacks
         self._switch = switch
         self._status = status
         self._metrics = metrics
@@ -73,10 +76,12 @@ class WayOut:
         """End the process."""
         self._log.info("worker.stopping", reason=request.code.name.lower(), in_hand=len(self._leases))
         self._receiver.stop()
-        if self._alone:
-            self._alone.stop()
+        if request.code is not ExitCode.RECYCLED:
+            self._stop_children()
         self._receiver.hand_back(self._leases.all_in(State.WAITING))
         code = self._wait_for_jobs(request)
+        if request.code is ExitCode.RECYCLED:
+            self._stop_children()
         unfinished = self._leases.all_in(State.WAITING, State.RUNNING)
         for lease in unfinished:
             attempt = lease.delivery.attempt
@@ -94,9 +99,16 @@ class WayOut:
         deadline = time.monotonic() + request.grace_seconds
         while time.monotonic() < deadline and self._is_busy():
             with suppress(Empty):
-                request = self._inbox.get(timeout=LOOK_SECONDS) or request
-                deadline = min(deadline, time.monotonic() + request.grace_seconds)
+                if sooner := self._inbox.get(timeout=LOOK_SECONDS):
+                    request, deadline = sooner, min(deadline, time.monotonic() + sooner.grace_seconds)
+                else:
+                    self._stacks.dump()
         return request.code
+
+    def _stop_children(self) -> None:
+        """Once only: a second signal would end them at once."""
+        if self._alone:
+            self._alone.stop()
 
     def _take_echo(self, deadline: float) -> None:
         """Give back again what our own last long poll caught of what we handed back: nobody else would see it."""

@@ -130,7 +130,9 @@ def drop(
     if not yes:
         if not sys.stdin.isatty():
             raise SettingsError("to drop dead letters without being asked, say --yes")
-        click.confirm(f"Delete {letters.count(chosen)} dead letters for good?", abort=True, err=True)
+        meant = letters.ids(chosen)
+        click.confirm(f"Delete {len(meant)} dead letters for good?", abort=True, err=True)
+        chosen = _of(meant)  # and none that came since
     with _progress("dropping", letters.length()) as progress:
         count = letters.drop(chosen, progress)
     _say("dropped", count, ids, as_json=as_json)
@@ -150,6 +152,10 @@ def _chosen(ids: tuple[str, ...], method: str | None, *, everything: bool) -> "C
     if ids:
         return lambda letter: not room.ids_of(letter).isdisjoint(ids)
     return lambda letter: everything or room.method_of(letter) == method
+
+
+def _of(message_ids: set[str]) -> "Callable[[DeadLetter], bool]":
+    return lambda letter: letter.message_id in message_ids
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def load(*, module: str, app_dir: Path, path: Path | None) -> list[Cron]:
     """Load the app and its schedule file; raises what either is wrong with."""
     catalog.open_app(app_dir.resolve())
     jobs = catalog.load(module)
-    return file.load(file.find(sys.modules[module].__file__, path), jobs)
+    return file.load(path or file.beside(sys.modules[module]), jobs)
 
 
 def select(crons: Sequence[Cron], names: Sequence[str]) -> list[Cron]:
@@ -73,11 +73,11 @@ def reconciler(
     *, app: str, environment: str, queue_url: str, role_arn: str, dead_letter_arn: str | None
 ) -> "Scheduler":
     """Make the reconciler for an app's environment."""
-    from consumer import sqs
-    from consumer.crons.scheduler import Place, Scheduler, queue_arn
+    from consumer.crons.scheduler import Place, Scheduler
+    from consumer.endpoint import Endpoint, queue_arn
 
     check_queue_url(queue_url)
-    region = sqs.Endpoint(queue_url).region
+    region = Endpoint(queue_url).region
     place = Place(
         app=app,
         environment=environment,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -15,6 +16,7 @@ from consumer.crons.expression import Schedule, parse
 from consumer.errors import BadParams, MalformedMessage, ScheduleError, UnknownMethod
 from consumer.message import Call, encode
 
+FILE = "crons.toml"
 #: AWS: Scheduler's names, with room for the hash that ours end in; descriptions.
 NAME = re.compile(r"[0-9a-zA-Z_.-]{1,55}")
 DESCRIPTION_LENGTH_MAX = 450
@@ -56,17 +58,20 @@ class Cron:
         return list(islice(self.schedule.after(after), count)) if self.enabled else []
 
 
-def find(module_file: str | None, given: Path | None) -> Path:
-    """Name the file: what was given, else crons.toml beside the jobs; raises ScheduleError if it is not there."""
-    path = given or Path(module_file or ".").parent / "crons.toml"
-    if not path.is_file():
-        raise ScheduleError(f"no {path}: write one table per cron there, or name the file with --crons")
-    return path
+def beside(module: ModuleType) -> Path:
+    """Name the file that belongs to a module: beside its code, or in its package."""
+    folders = [*getattr(module, "__path__", ()), *([str(Path(module.__file__).parent)] if module.__file__ else ())]
+    return Path(folders[0]) / FILE
 
 
 def load(path: Path, catalog: Catalog) -> list[Cron]:
     """Read the file; raises ScheduleError naming file, line, table, value and cure."""
-    text = path.read_text()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ScheduleError(f"no {path}: write one table per cron there, or name the file with --crons") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScheduleError(f"{path} cannot be read: {error}") from None
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

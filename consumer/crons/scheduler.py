@@ -178,13 +178,6 @@ def schedule_name(name: str) -> str:
     return f"{name[:55]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def queue_arn(queue_url: str, region: str) -> str:
-    """Derive a queue's ARN from its URL."""
-    account, _, name = queue_url.split("://", 1)[-1].partition("/")[2].partition("/")
-    partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
-    return f"arn:{partition}:sqs:{region}:{account}:{name}"
-
-
 def _pairs(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, item in value.items():

@@ -45,14 +45,17 @@ def run(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Finding
 def _queue(options: Mapping[str, Any]) -> Iterator[Finding]:
     try:
         queue = operated(options["queue_url"])
-    except SettingsError:
-        return  # said above
+    except SettingsError as error:
+        yield Finding("error", "queue", str(error), "consume would not start", "jobrunner check --queue-url URL")
+        return
     try:
         values = queue.values()
     except QueueError as error:
         # AWS calls a clock that is off a wrong signature: its answer shows the time all the same.
         off = abs(queue.clock_skew_seconds) > SKEW_SECONDS_MAX
         yield _clock(queue) if off else _unreachable(error, queue.url)
+        if isinstance(error, AccessDenied) and not off:
+            yield from _permissions(queue)
         return
     yield Finding("ok", "queue", queue.url)
     yield _clock(queue)
@@ -69,7 +72,7 @@ def _queue(options: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _unreachable(error: QueueError, queue_url: str) -> Finding:
     if isinstance(error, QueueNotFound):
-        cure = "aws sqs get-queue-url --queue-name NAME prints the right one"
+        cure = f"{rules.aws(queue_url)} sqs list-queues prints those that are there"
         return Finding("error", "queue", str(error), "nothing can be received", cure)
     if isinstance(error, AccessDenied):
         cure = "attach the worker's policy of deploy/aws/jobrunner.yaml to the role: sqs:GetQueueAttributes was refused"
@@ -102,7 +105,7 @@ def _dead_letters(queue: OperatedQueue, values: Mapping[str, str]) -> Iterator[F
         dead_values = dead.values()
     except QueueNotFound as error:
         why = "SQS drops the redrive: a job that fails for ever is tried until its message expires"
-        yield Finding("error", "dead-letter queue", str(error), why, f"aws sqs create-queue --queue-name {dead.name}")
+        yield Finding("error", "dead-letter queue", str(error), why, rules.create_dead(queue.url, dead.name))
     except QueueError as error:
         why = "its retention and its count were not looked at"
         yield Finding("warn", "dead-letter queue", str(error), why, f"allow sqs:GetQueueAttributes on {dead.name}")
@@ -116,9 +119,7 @@ def _permissions(queue: OperatedQueue) -> Iterator[Finding]:
     for action, refusal in missing.items():
         sends = action == "sqs:SendMessage"
         why = "what runs here cannot enqueue; a pure worker need not" if sends else "consume needs it"
-        cure = (
-            f'add {{"Effect": "Allow", "Action": "{action}", "Resource": "ARN of {queue.name}"}} to the role\'s policy'
-        )
+        cure = f'add {{"Effect": "Allow", "Action": "{action}", "Resource": "{queue.arn}"}} to the role\'s policy'
         yield Finding("warn" if sends else "error", "permission", refusal, why, cure)
     if not missing:
         yield Finding("ok", "permissions", "none of receive, delete, change visibility and send was refused")
@@ -150,12 +151,12 @@ def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Findin
 
 
 def _crons(module: str, jobs: catalog.Catalog, path: Path | None) -> Iterator[Finding]:
-    home = sys.modules[module].__file__
-    if path is None and not (home and (Path(home).parent / "crons.toml").exists()):
-        yield Finding("ok", "crons", "no crons.toml")
+    path = path or file.beside(sys.modules[module])
+    if path.name == file.FILE and not path.exists():
+        yield Finding("ok", "crons", f"no {path}")
         return
     try:
-        crons = file.load(file.find(home, path), jobs)
+        crons = file.load(path, jobs)
     except JobrunnerError as error:
         yield Finding("error", "crons", str(error), "crons apply would refuse the file", "mend the line named")
         return
@@ -172,8 +173,11 @@ def _supervisord(app_dir: Path) -> Iterator[Finding]:
     path = next((found for place in SUPERVISORD_PLACES if (found := app_dir / place).is_file()), None)
     if path is None:
         return
-    parser = configparser.RawConfigParser(inline_comment_prefixes=(" ;",), strict=False)
-    parser.read(path)
+    try:
+        parser = _parsed(path)
+    except (configparser.Error, OSError, UnicodeDecodeError) as error:
+        yield Finding("warn", str(path), str(error), "supervisord would not start", f"supervisord -n -c {path}")
+        return
     for name in parser.sections():
         section = parser[name]
         if "jobrunner consume" not in section.get("command", ""):
@@ -184,7 +188,7 @@ def _supervisord(app_dir: Path) -> Iterator[Finding]:
             yield Finding(
                 "warn", f"{path} [{name}]", f"stopwaitsecs={seconds}", why, f"stopwaitsecs={2 * STOP_SECONDS}"
             )
-        elif section.get("stopsignal", "TERM") not in ("TERM", "INT"):
+        elif section.get("stopsignal", "TERM").removeprefix("SIG") not in ("TERM", "INT"):
             why = "only TERM and INT hand running jobs back"
             yield Finding("warn", f"{path} [{name}]", f"stopsignal={section['stopsignal']}", why, "stopsignal=TERM")
         elif section.get("autorestart", "unexpected") == "false":
@@ -192,6 +196,15 @@ def _supervisord(app_dir: Path) -> Iterator[Finding]:
             yield Finding("warn", f"{path} [{name}]", "autorestart=false", why, "autorestart=true")
         else:
             yield Finding("ok", f"{path} [{name}]", f"stopwaitsecs={seconds}")
+
+
+def _parsed(path: Path) -> configparser.RawConfigParser:
+    """Read a supervisord.conf with what it includes."""
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
+    parser.read(path)
+    for pattern in parser.get("include", "files", fallback="").split():
+        parser.read(sorted(path.parent.glob(pattern) if not pattern.startswith("/") else Path("/").glob(pattern[1:])))
+    return parser
 
 
 def _tried(subject: str, value: str | None, action: Callable[[], object], cure: str) -> Iterator[Finding]:

@@ -67,7 +67,7 @@ class DeadLetters:
 
     def length(self) -> int:
         """Say about how many there are."""
-        return int(self._dead.values().get("ApproximateNumberOfMessages", 0))
+        return self._dead.length()
 
     def groups(self) -> list[Group]:
         """Group all by method and reason, the largest group first."""
@@ -84,9 +84,9 @@ class DeadLetters:
         letters.close()  # shows again what it hid
         return found
 
-    def count(self, chosen: Chosen) -> int:
-        """Count the chosen ones."""
-        return sum(chosen(letter) for letter in self._letters())
+    def ids(self, chosen: Chosen) -> set[str]:
+        """Give the message ids of the chosen ones."""
+        return {letter.message_id for letter in self._letters() if chosen(letter)}
 
     def reason(self, letter: DeadLetter) -> str:
         """Judge why it died: SQS keeps no reason, and what today's code says of the message is the best there is."""
@@ -123,15 +123,20 @@ class DeadLetters:
 
         Each is sent before it is deleted here: cut short, a message may be on both queues, never on neither.
         """
-        done = 0
+        done, refused = 0, []
         with Walk(self._dead) as walk:
             for batch in walk:
                 letters = [letter for letter in batch if self._is_ours(letter) and chosen(letter)]
                 for part in batches([letter.size for letter in letters]):
-                    sent = self._send([letters[index] for index in part])
+                    sending = [letters[index] for index in part]
+                    refusals = self._queue.send(sending)
+                    sent = [letter for index, letter in enumerate(sending) if index not in refusals]
                     walk.delete(sent)
                     done += len(sent)
+                    refused += [f"{sending[index].message_id}: {each.message}" for index, each in refusals.items()]
                     progress(len(sent))
+        if refused:
+            raise QueueError(f"{done} were sent again; SQS refused {len(refused)}, which are still here: {refused[0]}")
         return done
 
     def drop(self, chosen: Chosen, progress: Progress) -> int:
@@ -150,14 +155,6 @@ class DeadLetters:
             for batch in walk:
                 yield from (letter for letter in batch if self._is_ours(letter))
 
-    def _send(self, letters: list[DeadLetter]) -> list[DeadLetter]:
-        """Send; returns those that SQS took, and raises if it took none."""
-        refused = self._queue.send(letters)
-        if len(refused) == len(letters):
-            refusal = refused[0]
-            raise QueueError(f"{refusal.code}: {refusal.message}. What was not sent is still among the dead letters")
-        return [letter for index, letter in enumerate(letters) if index not in refused]
-
     def _is_ours(self, letter: DeadLetter) -> bool:
         """Tell whether it died on our queue: several queues may share their dead letters."""
         return not letter.source_arn or letter.source_arn.rpartition(":")[2] == self._queue.name
@@ -167,7 +164,7 @@ class DeadLetters:
         try:
             if len(self._dead.sources()) > 1:
                 return False
-            self._dead.start_move(self._dead_arn)
+            self._dead.start_move(self._dead_arn, self._queue.arn)
         except QueueError as error:
             if "already a task" in str(error):
                 raise

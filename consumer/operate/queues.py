@@ -9,9 +9,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from consumer.errors import AccessDenied, QueueError
+from consumer.endpoint import Endpoint, queue_arn
+from consumer.errors import AccessDenied, MalformedMessage, QueueError
+from consumer.message import decode
 from consumer.settings import check_queue_url
-from consumer.sqs import BATCH_MAX, Endpoint, Queue, Refusal, asked, refusals
+from consumer.sqs import BATCH_MAX, Queue, Refusal, asked, refusals
 
 #: A person waits: short tries, and botocore repeats them.
 CONNECT_SECONDS, READ_SECONDS, TRIES = 3.0, 10.0, 3
@@ -33,10 +35,11 @@ class DeadLetter:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """Give it as JSON, its body parsed where it can be."""
+        """Give it as JSON, its body parsed unless it is malformed."""
         try:
+            decode(self.body)
             body: Any = json.loads(self.body)
-        except ValueError:
+        except MalformedMessage:
             body = self.body
         return {
             "message_id": self.message_id,
@@ -70,12 +73,17 @@ class OperatedQueue:
         """The last part of the URL."""
         return self.url.rpartition("/")[2]
 
+    @property
+    def arn(self) -> str:
+        """The name that policies and moves know it by."""
+        return queue_arn(self.url, self._endpoint.region)
+
     def values(self) -> Mapping[str, str]:
         """Ask for every attribute, and note how far our clock is from SQS's."""
         try:
             answer = asked(self._client.get_queue_attributes, QueueUrl=self.url, AttributeNames=["All"])
         except QueueError as error:
-            self._note_clock(getattr(error.__cause__, "response", {}))
+            self._note_clock(getattr(error.__cause__, "response", None) or {})
             raise
         self._note_clock(answer)
         values: Mapping[str, str] = answer.get("Attributes", {})
@@ -95,6 +103,10 @@ class OperatedQueue:
         if urlsplit(self.url).path.count("/") > 1:
             place = f"{place.rpartition('/')[0]}/{account}"
         return OperatedQueue(url=f"{place}/{name}", endpoint=self._endpoint, client=self._client)
+
+    def length(self) -> int:
+        """Say about how many messages wait here."""
+        return int(self.values().get("ApproximateNumberOfMessages", 0))
 
     def receive(self, *, hidden_seconds: int, wait_seconds: int) -> list[DeadLetter]:
         """Take up to 10 messages out of sight for a while."""
@@ -123,9 +135,9 @@ class OperatedQueue:
         answer = asked(self._client.list_dead_letter_source_queues, QueueUrl=self.url)
         return list(answer.get("queueUrls", ()))
 
-    def start_move(self, arn: str) -> None:
-        """Let SQS itself move all dead letters back to where they came from."""
-        asked(self._client.start_message_move_task, SourceArn=arn)
+    def start_move(self, arn: str, destination_arn: str) -> None:
+        """Let SQS itself move all of a dead-letter queue; it does not know where what was sent there came from."""
+        asked(self._client.start_message_move_task, SourceArn=arn, DestinationArn=destination_arn)
 
     def move_state(self, arn: str) -> tuple[int, str, str]:
         """Say how the last move goes: how many it has moved, its status, and why it failed."""

@@ -8,11 +8,12 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Literal
 
 from consumer.deadman import LIMIT
+from consumer.endpoint import locate
 from consumer.message import BODY_BYTES_MAX
+from consumer.operate import policies
 from consumer.settings import VISIBILITY_SECONDS_MIN
 
 Level = Literal["ok", "warn", "error"]
@@ -20,7 +21,7 @@ Values = Mapping[str, str]
 
 DAY = 86_400
 #: Renewals come every third of it: below the first they are frequent, above the second a dead worker's jobs wait long.
-VISIBILITY_SECONDS_SHORT, VISIBILITY_SECONDS_LONG = 30, 900
+VISIBILITY_SECONDS_SHORT, VISIBILITY_SECONDS_GOOD, VISIBILITY_SECONDS_LONG = 30, 60, 900
 #: Each receive spends an attempt, also one that a deploy hands back.
 ATTEMPTS_LEAST, ATTEMPTS_GOOD = 3, 5
 RETENTION_SECONDS_MAX = 14 * DAY
@@ -58,7 +59,7 @@ def of_queue(values: Values, *, queue_url: str, visibility_seconds: int, job_tim
     cure = mend(VisibilityTimeout="60") if own else "jobrunner consume --visibility-timeout 60"
     yield _visibility(visibility_seconds, cure)
     yield _job_timeout(job_timeout_seconds, visibility_seconds)
-    yield _attempts(values, mend)
+    yield _attempts(values, queue_url, mend)
     if seconds := int(values.get("DelaySeconds", 0)):
         why = "every job waits this long, those that should start at once too"
         yield Finding("warn", "delay", f"{seconds} s", why, mend(DelaySeconds="0"))
@@ -73,7 +74,7 @@ def of_queue(values: Values, *, queue_url: str, visibility_seconds: int, job_tim
         yield Finding("warn", "retention", _span(retention), why, cure)
     yield from _in_flight(values)
     yield from _encryption(values, mend)
-    yield from _senders(values, queue_url, mend)
+    yield from _senders(values, mend)
 
 
 def of_dead_letters(values: Values, dead: Values, *, dead_url: str, queue_url: str) -> Iterator[Finding]:
@@ -89,12 +90,14 @@ def of_dead_letters(values: Values, dead: Values, *, dead_url: str, queue_url: s
     kept, dead_kept = (int(each.get("MessageRetentionPeriod", 0)) for each in (values, dead))
     if kept and dead_kept:
         fine = dead_kept > kept
+        longer = _set(dead_url, {"MessageRetentionPeriod": str(RETENTION_SECONDS_MAX)})
+        shorter = _set(queue_url, {"MessageRetentionPeriod": str(4 * DAY)})
         yield Finding(
             "ok" if fine else "error",
             "dead-letter retention",
             f"{_span(dead_kept)}, the queue's is {_span(kept)}",
             "" if fine else "a dead letter keeps the age it had: it may be deleted on the day it arrives",
-            "" if fine else _set(dead_url, {"MessageRetentionPeriod": str(RETENTION_SECONDS_MAX)}),
+            "" if fine else longer if dead_kept < RETENTION_SECONDS_MAX else shorter,
         )
     count = int(dead.get("ApproximateNumberOfMessages", 0))
     yield Finding(
@@ -139,14 +142,14 @@ def _job_timeout(seconds: int, visibility_seconds: int) -> Finding:
     if not seconds:
         why = "a job that hangs keeps its thread, and its message, until the process ends"
         return Finding("warn", "job timeout", "none", why, "jobrunner consume --job-timeout 3600")
-    if seconds < visibility_seconds:
+    if seconds < visibility_seconds and visibility_seconds > VISIBILITY_SECONDS_GOOD:
         why = "a lease longer than any job may run only delays the jobs of a worker that dies"
-        cure = f"jobrunner consume --visibility-timeout {max(VISIBILITY_SECONDS_SHORT, min(seconds, 60))}"
+        cure = f"jobrunner consume --visibility-timeout {VISIBILITY_SECONDS_GOOD}"
         return Finding("warn", "job timeout", f"{seconds} s, shorter than the visibility timeout", why, cure)
     return Finding("ok", "job timeout", f"{seconds} s")
 
 
-def _attempts(values: Values, mend: Callable[..., str]) -> Finding:
+def _attempts(values: Values, queue_url: str, mend: Callable[..., str]) -> Finding:
     redrive = json.loads(values.get("RedrivePolicy") or "{}")
     if not redrive:
         name = values.get("QueueArn", "jobs").rpartition(":")[2]
@@ -156,8 +159,7 @@ def _attempts(values: Values, mend: Callable[..., str]) -> Finding:
             "dead-letter queue",
             "none",
             "a job that fails for ever is tried until its message expires, and then it is gone without a word",
-            f"aws sqs create-queue --queue-name {name}-dead --attributes MessageRetentionPeriod={RETENTION_SECONDS_MAX}"
-            f" && {mend(RedrivePolicy=policy)}",
+            f"{create_dead(queue_url, f'{name}-dead')} && {mend(RedrivePolicy=policy)}",
         )
     attempts = int(redrive["maxReceiveCount"])
     if attempts >= ATTEMPTS_GOOD:
@@ -192,51 +194,34 @@ def _encryption(values: Values, mend: Callable[..., str]) -> Iterator[Finding]:
         yield Finding("warn", "encryption", "none", why, mend(SqsManagedSseEnabled="true"))
 
 
-def _senders(values: Values, queue_url: str, mend: Callable[..., str]) -> Iterator[Finding]:
+def _senders(values: Values, mend: Callable[..., str]) -> Iterator[Finding]:
     """Judge the queue policy: whoever may send may call any job with any params."""
     own_account = values.get("QueueArn", ":::::").split(":")[4]
     policy = json.loads(values.get("Policy") or "{}")
-    given = policy.get("Statement", [])
-    statements = [given] if isinstance(given, dict) else given
-    senders = []
-    for statement in statements:
-        if statement.get("Effect") == "Allow" and _covers_sending(statement):
-            for who in _principals(statement.get("Principal", {})):
-                senders.append(who)
-                if reason := _reason_to_worry(who, own_account, guarded=bool(statement.get("Condition"))):
-                    left = {**policy, "Statement": [each for each in statements if each is not statement]}
-                    without = mend(Policy=json.dumps(left) if left["Statement"] else "")
-                    sid = statement.get("Sid")
-                    remove = f"aws sqs remove-permission --queue-url {queue_url} --label {shlex.quote(sid or '')}"
-                    level: Level = "error" if who == "*" else "warn"
-                    yield Finding(level, "who may send", who, reason, remove if sid else without)
-    yield Finding("ok", "queue policy", f"lets send: {', '.join(senders)}" if senders else "none: roles decide")
+    found = list(policies.senders(policy))
+    for statement, who in found:
+        if reason := policies.reason_to_worry(statement, who, own_account):
+            cure = mend(Policy=policies.without(policy, statement))
+            yield Finding("error" if who == "*" else "warn", "who may send", who, reason, cure)
+    names = ", ".join(who for _, who in found)
+    yield Finding("ok", "queue policy", f"lets send: {names}" if names else "none: roles decide")
 
 
-def _covers_sending(statement: Mapping[str, Any]) -> bool:
-    actions = statement.get("Action", [])
-    names = [actions] if isinstance(actions, str) else actions
-    return any(fnmatchcase("sqs:sendmessage", name.lower()) for name in names)
+def aws(queue_url: str) -> str:
+    """Begin a command line that reaches this queue: the region of a URL alone is passed over."""
+    region, endpoint = locate(queue_url, {})
+    return f"aws --region {region}" + (f" --endpoint-url {endpoint}" if endpoint else "")
 
 
-def _principals(principal: Any) -> Iterator[str]:
-    for value in principal.values() if isinstance(principal, dict) else [principal]:
-        yield from [value] if isinstance(value, str) else value
-
-
-def _reason_to_worry(who: str, own_account: str, *, guarded: bool) -> str:
-    if guarded:
-        return ""
-    if who == "*":
-        return "anybody on the internet may call any job with any params"
-    if who.endswith(".amazonaws.com"):
-        return "any account's rules may send through this service: a Condition on aws:SourceArn is missing"
-    account = who.split(":")[4] if who.count(":") >= 4 else who  # noqa: PLR2004
-    return "" if account == own_account else "another account may call any job with any params"
+def create_dead(queue_url: str, name: str) -> str:
+    """Give the command that makes a dead-letter queue."""
+    attributes = f"MessageRetentionPeriod={RETENTION_SECONDS_MAX}"
+    return f"{aws(queue_url)} sqs create-queue --queue-name {name} --attributes {attributes}"
 
 
 def _set(queue_url: str, attributes: Mapping[str, str]) -> str:
-    return f"aws sqs set-queue-attributes --queue-url {queue_url} --attributes {shlex.quote(json.dumps(attributes))}"
+    command = f"{aws(queue_url)} sqs set-queue-attributes --queue-url {queue_url}"
+    return f"{command} --attributes {shlex.quote(json.dumps(attributes))}"
 
 
 def _span(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """One pass over a dead-letter queue, without keeping its messages from anybody; main thread.
 
-Looking at a message of SQS means receiving it. So a walk hides what it has seen only until its end,
-and for HIDDEN_SECONDS at most: one that is killed hides nothing for longer.
+Looking at a message of SQS means receiving it. So a walk hides what it has seen, but only until its
+end, and never for longer than it takes to see all: one that is killed keeps nothing from anybody for long.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,11 @@ from typing import Self
 
 from consumer.errors import QueueError
 from consumer.operate.queues import DeadLetter, OperatedQueue
+from consumer.settings import VISIBILITY_SECONDS_MAX
 from consumer.sqs import BATCH_MAX
 
-HIDDEN_SECONDS = 30
+#: Every message must stay hidden until the last is seen; at the least this many are seen in a second.
+HIDDEN_SECONDS, SEEN_PER_SECOND = 30, 50
 #: SQS may call a queue empty that is not: said twice in a row, after waiting, it is believed.
 EMPTY_MAX, WAIT_SECONDS = 2, 1
 DELETE_TRIES = 3
@@ -23,11 +25,13 @@ class Walk:
 
     def __init__(self, dead: OperatedQueue) -> None:
         self._dead = dead
+        self._hidden_seconds = HIDDEN_SECONDS
         self._handles: dict[str, str] = {}
         self._deleted: set[str] = set()
 
     def __enter__(self) -> Self:
-        """Begin: nothing is asked yet."""
+        """Look how many there are."""
+        self._hidden_seconds = min(HIDDEN_SECONDS + self._dead.length() // SEEN_PER_SECOND, VISIBILITY_SECONDS_MAX)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,7 +45,7 @@ class Walk:
         """Give what there is, until there is no more or the first ones come again."""
         empty = 0
         while empty < EMPTY_MAX:
-            batch = self._dead.receive(hidden_seconds=HIDDEN_SECONDS, wait_seconds=WAIT_SECONDS)
+            batch = self._dead.receive(hidden_seconds=self._hidden_seconds, wait_seconds=WAIT_SECONDS)
             empty = 0 if batch else empty + 1
             fresh = [letter for letter in batch if letter.message_id not in self._handles]
             self._handles.update((letter.message_id, letter.receipt_handle) for letter in batch)

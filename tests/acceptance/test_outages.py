@@ -1,5 +1,6 @@
 """SQS is down, slow, throttling, lossy or gone: one line at the start, one at the end, and nothing is lost."""
 
+import signal
 import time
 
 import pytest
@@ -92,6 +93,7 @@ def test_a_worker_that_starts_before_its_queue_waits_for_it(app, proxy):
     proxy.refuse()
     worker = app.consume(env={"AWS_ENDPOINT_URL_SQS": proxy.url})
     worker.wait("sqs.outage")
+    worker.signal(signal.SIGUSR1)  # nothing to show yet, and no reason to die
     proxy.accept()
     worker.wait("worker.ready")
     worker.wait("sqs.recovered")

@@ -27,7 +27,7 @@ def ends_with(monkeypatch, log):
 @pytest.mark.parametrize("code", [ExitCode.STOPPED, ExitCode.JOB_TIMEOUT, ExitCode.UNEXPECTED])
 def test_a_job_that_ends_its_process_has_failed_whatever_the_code(ends_with, events, code):
     outcome = ends_with(code)
-    assert outcome.name == "failed"
+    assert (outcome.name, outcome.deletes) == ("died", False)
     assert f"exit code {int(code)}" in events.one("job.failed")["error"]
 
 

@@ -1,14 +1,16 @@
 """What `check` finds wrong with a queue's attributes, and what it says mends it."""
 
 import json
+import re
 import time
 from email.utils import formatdate
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
+from consumer.errors import QueueError, SettingsError
 from consumer.operate import check, rules
-from consumer.operate.queues import OperatedQueue
+from consumer.operate.queues import OperatedQueue, operated
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs"
 ARN = "arn:aws:sqs:eu-west-1:123456789012:jobs"
@@ -65,12 +67,12 @@ def test_a_good_queue_has_nothing_wrong():
         ({"ApproximateNumberOfMessagesNotVisible": "70000"}, "warn", "in flight", "who receives and never deletes"),
         ({"ApproximateNumberOfMessagesNotVisible": "119000"}, "error", "in flight", "who receives and never deletes"),
         ({"SqsManagedSseEnabled": "false"}, "warn", "encryption", '{"SqsManagedSseEnabled": "true"}'),
-        (policy("*"), "error", "who may send", f"remove-permission --queue-url {URL} --label Open"),
-        (policy({"AWS": "*"}, action="sqs:*"), "error", "who may send", "--label Open"),
-        (policy("*", sid=None), "error", "who may send", '--attributes \'{"Policy": ""}\''),
-        (policy({"AWS": "arn:aws:iam::999999999999:root"}), "warn", "who may send", "--label Open"),
-        (policy({"AWS": ["999999999999"]}), "warn", "who may send", "--label Open"),
-        (policy({"Service": "events.amazonaws.com"}), "warn", "who may send", "--label Open"),
+        (policy("*"), "error", "who may send", '{"Policy": ""}'),
+        (policy({"AWS": "*"}, action="sqs:*"), "error", "who may send", '{"Policy": ""}'),
+        (policy("*", sid=None), "error", "who may send", '{"Policy": ""}'),
+        (policy({"AWS": "arn:aws:iam::999999999999:root"}), "warn", "who may send", '{"Policy": ""}'),
+        (policy({"AWS": ["999999999999"]}), "warn", "who may send", '{"Policy": ""}'),
+        (policy({"Service": "events.amazonaws.com"}), "warn", "who may send", '{"Policy": ""}'),
     ],
 )
 def test_what_is_wrong_is_named_with_its_reason_and_its_cure(values, level, subject, cure):
@@ -93,11 +95,14 @@ def test_what_is_fine_is_left_alone(values):
     assert bad(of_queue({**GOOD, **values})) == []
 
 
-@pytest.mark.parametrize(("seconds", "says"), [(0, "none"), (30, "shorter than the visibility timeout")])
-def test_a_job_timeout_that_does_not_fit_is_named(seconds, says):
-    (found,) = bad(of_queue(GOOD, job_timeout_seconds=seconds))
-    assert (found.subject, says in found.value) == ("job timeout", True)
-    assert "jobrunner consume --" in found.cure
+@pytest.mark.parametrize(
+    ("job_seconds", "visibility", "says"),
+    [(0, "60", ["none"]), (300, "600", ["300 s, shorter than the visibility timeout"]), (20, "60", [])],
+)
+def test_a_job_timeout_that_does_not_fit_is_named(job_seconds, visibility, says):
+    found = bad(of_queue({**GOOD, "VisibilityTimeout": visibility}, job_timeout_seconds=job_seconds))
+    assert [finding.value for finding in found] == says
+    assert all("jobrunner consume --" in finding.cure for finding in found)
 
 
 @pytest.mark.parametrize(
@@ -149,3 +154,91 @@ def test_a_clock_that_is_off_is_named_also_where_sqs_calls_it_a_wrong_signature(
 @pytest.mark.parametrize(("seconds", "level"), [(None, "ok"), (60.0, "ok"), (7200.0, "warn")])
 def test_an_old_message_is_a_warning(seconds, level):
     assert rules.of_oldest(seconds).level == level
+
+
+TLS = {"Bool": {"aws:SecureTransport": "true"}}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        policy("*", Condition=TLS),
+        policy({"AWS": "*"}, Condition={**TLS, "NumericLessThan": {"aws:MultiFactorAuthAge": "1"}}),
+        {"Policy": json.dumps({"Statement": {"Effect": "Allow", "NotPrincipal": {"AWS": "1"}, "Action": "sqs:*"}})},
+        {"Policy": json.dumps({"Statement": [{"Effect": "Allow", "Principal": "*", "NotAction": "sqs:DeleteQueue"}]})},
+    ],
+)
+def test_whoever_lets_anybody_in_by_another_way_is_found_too(values):
+    (found,) = bad(of_queue({**GOOD, **values}))
+    assert (found.level, found.value) == ("error", "*")
+
+
+@pytest.mark.parametrize(
+    ("url", "begins"),
+    [
+        (URL, "aws --region eu-west-1 sqs "),
+        ("http://127.0.0.1:9324/000000000000/jobs", "aws --region us-east-1 --endpoint-url http://127.0.0.1:9324 sqs "),
+    ],
+)
+def test_a_cure_reaches_the_queue_that_it_is_for(url, begins):
+    values = {**GOOD, "DelaySeconds": "1", "RedrivePolicy": ""}
+    found = bad(rules.of_queue(values, queue_url=url, visibility_seconds=60, job_timeout_seconds=3600))
+    assert all(finding.cure.startswith(begins) for finding in found)
+
+
+def test_a_dead_letter_queue_that_keeps_as_long_as_it_can_leaves_the_queue_to_be_mended():
+    longest = {"MessageRetentionPeriod": "1209600"}
+    found = rules.of_dead_letters({**GOOD, **longest}, {**DEAD, **longest}, dead_url=f"{URL}-dead", queue_url=URL)
+    (finding,) = bad(found)
+    assert f"--queue-url {URL} --attributes" in finding.cure
+    assert '"345600"' in finding.cure
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "says"),
+    [
+        ("stopwaitsecs=2 ; quick", "warn", "stopwaitsecs=2"),
+        ("stopsignal=SIGTERM ; the default", "ok", "stopwaitsecs=10"),
+        ("stopsignal=HUP", "warn", "stopsignal=HUP"),
+        ("autorestart=false ; no", "warn", "autorestart=false"),
+        ("stopwaitsecs=10\n[include]\nfiles = more/*.conf", "ok", "stopwaitsecs=10"),
+    ],
+)
+def test_supervisords_file_is_read_as_supervisord_reads_it(tmp_path, text, level, says):
+    (tmp_path / "supervisord.conf").write_text(f"[program:jobs]\ncommand=jobrunner consume\n{text}\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.conf").write_text("[program:more]\ncommand=nice jobrunner consume\nstopwaitsecs=1\n")
+    found = {finding.subject.split("[")[1]: finding for finding in check._supervisord(tmp_path)}
+    assert (found["program:jobs]"].level, found["program:jobs]"].value) == (level, says)
+    assert ("program:more]" in found) == ("include" in text)
+
+
+def test_a_supervisord_file_that_is_none_is_said(tmp_path):
+    (tmp_path / "supervisord.conf").write_text("no section\n")
+    (found,) = check._supervisord(tmp_path)
+    assert (found.level, "no section headers" in found.value) == ("warn", True)
+
+
+@pytest.mark.parametrize("error", [ReadTimeoutError(endpoint_url="x"), ConnectionClosedError(endpoint_url="x")])
+def test_an_sqs_that_hangs_up_is_an_error_of_ours(error):
+    class Client:
+        def get_queue_attributes(self, **_):
+            raise error
+
+    with pytest.raises(QueueError, match="SQS did not answer"):
+        OperatedQueue(url=URL, endpoint=None, client=Client()).values()
+
+
+@pytest.mark.parametrize(
+    ("url", "profile", "says"),
+    [
+        ("http://[x/jobs", None, "is not a URL"),
+        ("http://elastic_mq:9324/0/jobs", None, "no client for http://elastic_mq:9324/0/jobs"),
+        (URL, "nope", "The config profile (nope) could not be found"),
+    ],
+)
+def test_a_url_or_profile_that_botocore_does_not_take_is_named(monkeypatch, url, profile, says):
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        operated(url)

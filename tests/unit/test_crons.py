@@ -1,5 +1,6 @@
 """The schedule file, its words, its reconciliation with EventBridge Scheduler, and its stand-in on a laptop."""
 
+import importlib
 import json
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -15,8 +16,9 @@ from consumer.catalog import Catalog, Job
 from consumer.cli import main
 from consumer.crons import file, ticker
 from consumer.crons.expression import parse
-from consumer.crons.scheduler import PLACEHOLDER, Place, Scheduler, queue_arn, schedule_name
+from consumer.crons.scheduler import PLACEHOLDER, Place, Scheduler, schedule_name
 from consumer.crons.words import explain
+from consumer.endpoint import queue_arn
 from consumer.errors import AccessDenied, JobrunnerError, ScheduleError
 from consumer.message import decode
 
@@ -95,6 +97,27 @@ def test_what_is_wrong_is_named_with_file_line_table_and_value(crons, old, new, 
         crons(GOOD.replace(old, new, 1))
     assert says in str(caught.value)
     assert "crons.toml" in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path):
+    path = tmp_path / "crons.toml"
+    path.write_bytes(b'[a]\nmethod = "gr\xfc\xdfe"')
+    with pytest.raises(ScheduleError, match="cannot be read: 'utf-8'"):
+        file.load(path, CATALOG)
+    with pytest.raises(ScheduleError, match="cannot be read"):
+        file.load(tmp_path, CATALOG)
+    with pytest.raises(ScheduleError, match="no .*nowhere.toml: write one table per cron there"):
+        file.load(tmp_path / "nowhere.toml", CATALOG)
+
+
+def test_the_file_is_found_beside_a_module_and_in_a_package_with_or_without_its_init(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("cron_package", "cron_namespace"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "cron_package" / "__init__.py").touch()
+    (tmp_path / "cron_module.py").touch()
+    for name, folder in (("package", "cron_package"), ("namespace", "cron_namespace"), ("module", ".")):
+        assert file.beside(importlib.import_module(f"cron_{name}")) == tmp_path / folder / "crons.toml"
 
 
 @pytest.mark.parametrize(

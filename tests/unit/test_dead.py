@@ -31,7 +31,8 @@ class FakeQueue:
         self.states = []
         self.move_error = None
 
-    def receive(self, **_):
+    def receive(self, *, hidden_seconds, **_):
+        self.hidden_seconds = hidden_seconds
         batch, self.letters = self.letters[:10], self.letters[10:]
         return batch
 
@@ -51,7 +52,13 @@ class FakeQueue:
     def sources(self):
         return self.source_urls
 
-    def start_move(self, _arn):
+    arn = "arn:aws:sqs:r:1:jobs"
+
+    def length(self):
+        return len(self.letters)
+
+    def start_move(self, _arn, destination_arn):
+        assert destination_arn == self.arn
         if self.move_error:
             raise self.move_error
 
@@ -88,18 +95,22 @@ def test_a_search_that_ends_early_shows_again_what_it_hid(dead_letters):
 def test_each_is_sent_before_it_is_deleted_and_only_what_was_sent(dead_letters):
     letters, queue, dead = dead_letters(*map(letter, range(12)))
     queue.refuse = {"m4"}
-    assert letters.retry(lambda _: True, nothing) == 11
+    with pytest.raises(QueueError, match="11 were sent again; SQS refused 1, which are still here: m4: bad characters"):
+        letters.retry(lambda _: True, nothing)
     assert len(queue.sent) == 11
     assert "h4" not in dead.deleted
     assert dead.shown == [("h4", 0)]
 
 
-def test_a_queue_that_takes_none_is_said_and_nothing_is_deleted(dead_letters):
-    letters, queue, dead = dead_letters(letter(1))
-    queue.refuse = {"m1"}
-    with pytest.raises(QueueError, match="bad characters. What was not sent is still among the dead letters"):
-        letters.retry(lambda _: True, nothing)
-    assert (dead.deleted, dead.shown) == ([], [("h1", 0)])
+def test_a_large_walk_hides_for_as_long_as_it_may_take(dead_letters):
+    letters, _, dead = dead_letters(*map(letter, range(10_000)))
+    (group,) = letters.groups()
+    assert (len(group.ids), dead.hidden_seconds) == (10_000, 230)
+
+
+def test_a_drop_takes_what_was_counted_and_no_later_one(dead_letters):
+    letters, _, _ = dead_letters(letter(1), letter(2, group="x"))
+    assert letters.ids(lambda each: each.group == "x") == {"m2"}
 
 
 def test_what_will_not_be_deleted_is_tried_again_then_left(dead_letters):
@@ -168,3 +179,9 @@ def test_without_a_dead_letter_queue_the_cure_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(room, "operated", lambda _url: Bare())
     with pytest.raises(SettingsError, match="has no dead-letter queue: jobrunner check says how to make one"):
         room.of("http://x/1/jobs", module="jobs", app_dir=tmp_path, warn=print)
+
+
+@pytest.mark.parametrize("body", ["[" * 5000 + "]" * 5000, '{"method": "a", "x": NaN}', "no json"])
+def test_a_malformed_body_is_shown_as_it_is(body):
+    shown = DeadLetter(message_id="m", receipt_handle="h", body=body, sent_at=0.0, receives=1).document()
+    assert shown["body"] == body

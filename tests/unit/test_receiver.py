@@ -3,6 +3,7 @@
 import pytest
 
 from consumer.demand import Demand
+from consumer.errors import QueueError
 from consumer.lease import Leases
 from consumer.message import Delivery
 from consumer.outage import Outage
@@ -55,3 +56,33 @@ def test_what_came_is_counted_before_a_worker_can_end_it(loop):
     with pytest.raises(Stopped):
         run()
     assert seen == [(2, 2), 1]
+
+
+def test_an_empty_probe_does_not_stand_for_an_empty_queue(log, metrics):
+    """While SQS fails it is asked shortly, and a short poll may find nothing where there is something."""
+    demand, empty, answers = Demand(threads=8), [], [QueueError("down"), [], []]
+    outage = Outage(log=log, clock=iter(range(1000)).__next__)
+
+    def receive(**_):
+        if not answers:
+            raise Stopped
+        answer = answers.pop(0)
+        if isinstance(answer, QueueError):
+            raise answer
+        return answer
+
+    receiver = Receiver(
+        receive=receive,
+        wait_seconds=20,
+        demand=demand,
+        leases=Leases(visibility_seconds=30),
+        settler=FakeSettler(),
+        submit=list,
+        on_admitted=lambda: None,
+        on_empty=lambda: empty.append(len(answers)),
+        outage=outage,
+        metrics=metrics,
+    )
+    with pytest.raises(Stopped):
+        receiver.loop()
+    assert empty == [0], "only the long poll after the probe"

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer import errors, sqs
+from consumer.endpoint import Endpoint, locate
 from consumer.message import BODY_BYTES_MAX
 
 ELSEWHERE = {"AWS_REGION": "ap-south-1", "AWS_DEFAULT_REGION": "ap-south-2"}
@@ -38,12 +39,12 @@ ELSEWHERE = {"AWS_REGION": "ap-south-1", "AWS_DEFAULT_REGION": "ap-south-2"}
     ],
 )
 def test_region_and_endpoint_come_from_the_url(url, region, endpoint):
-    assert sqs.locate(url, ELSEWHERE) == (region, endpoint)
+    assert locate(url, ELSEWHERE) == (region, endpoint)
 
 
 def test_for_other_hosts_the_environment_decides():
     environ = {"AWS_ENDPOINT_URL_SQS": "http://proxy:1", "AWS_ENDPOINT_URL": "http://other:2"}
-    assert sqs.locate("http://elasticmq:9324/0/q", environ) == ("us-east-1", "http://proxy:1")
+    assert locate("http://elasticmq:9324/0/q", environ) == ("us-east-1", "http://proxy:1")
 
 
 def client_error(code, status, message="text"):
@@ -102,3 +103,9 @@ def test_batches_keep_order_and_both_limits(sizes):
     for batch in batches:
         assert 1 <= len(batch) <= 10
         assert sum(sizes[index] for index in batch) <= BODY_BYTES_MAX
+
+
+def test_other_services_can_be_had_afterwards_as_credentials_need_them():
+    endpoint = Endpoint("https://sqs.eu-west-1.amazonaws.com/123456789012/jobs")
+    endpoint.client(read_seconds=1, attempts=1, connections=1, connect_seconds=1)
+    assert endpoint._session.create_client("sts", region_name="eu-west-1").meta.service_model.service_name == "sts"
