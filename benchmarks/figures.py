@@ -22,7 +22,7 @@ from proxy import Proxy
 from servers import ElasticMQ
 
 BARE = ["python", str(APPS / "bare.py"), "10"]
-ROUNDS = 3
+ROUNDS = 5
 
 
 class Bench:

@@ -1,8 +1,8 @@
 """Workers side by side on a real ElasticMQ behind a proxy that adds 10 ms; prints one table.
 
-Each worker runs in turn, several rounds, each time on a fresh queue with the same number of no-op jobs:
-absolute figures of a noisy machine mean little, ratios within a round do. CPU is that of the worker's
-process tree between its first and its last job, requests are counted by the proxy.
+Each worker runs in turn, several rounds, each time on a fresh queue of no-op jobs: absolute figures of a
+noisy machine mean little, ratios within a round do. The slow ones get a tenth of the jobs. CPU is that of
+the worker's process tree between its first and its last job, requests are counted by the proxy.
 """
 
 import argparse
@@ -36,6 +36,7 @@ class Contender:
     package: str = "jobrunner"
     app: str = ""
     queue: str = "jobs"
+    share: float = 1.0
     rounds: list = field(default_factory=list)
 
     @property
@@ -53,17 +54,18 @@ class Contender:
 
 US = ["jobrunner", "consume", "--app-dir", str(APPS)]
 CONTENDERS = [
-    Contender("bare loop, 1 by 1", ["python", str(APPS / "bare.py"), "1"]),
+    Contender("bare loop, 1 by 1", ["python", str(APPS / "bare.py"), "1"], share=0.1),
     Contender("bare loop, by 10", ["python", str(APPS / "bare.py"), "10"]),
     Contender("bare loop, by 10, 8 processes", [["python", str(APPS / "bare.py"), "10"]] * 8),
     Contender("jobrunner", US),
     Contender("jobrunner, 2 processes", [["jobrunner", *US[1:]]] * 2),
-    Contender("PyQS, 8 processes", ["pyqs", "jobs", "-c", "8"], "pyqs", "peer_pyqs"),
+    Contender("PyQS, 8 processes", ["pyqs", "jobs", "-c", "8"], "pyqs", "peer_pyqs", share=0.1),
     Contender(
         "celery, 8 threads",
         ["celery", "-A", "peer_celery", "worker", "-P", "threads", "-c", "8"],
         "celery[sqs]",
         "peer_celery",
+        share=0.1,
     ),
     Contender(
         "dramatiq-sqs, 8 threads",
@@ -71,14 +73,15 @@ CONTENDERS = [
         "dramatiq-sqs",
         "peer_dramatiq",
         queue="bench_jobs",
+        share=0.1,
     ),
 ]
 
 
 def main():
     words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--jobs", type=int, default=3000)
-    words.add_argument("--rounds", type=int, default=3)
+    words.add_argument("--jobs", type=int, default=10_000)
+    words.add_argument("--rounds", type=int, default=7)
     words.add_argument("--only", default="", help="contenders whose name holds this text")
     options = words.parse_args()
     from proxy import Proxy
@@ -93,7 +96,8 @@ def main():
         try:
             for number in range(options.rounds):
                 for contender in contenders:
-                    contender.rounds.append(measure(contender, options.jobs, server, proxy, idle=number == 0))
+                    count = round(options.jobs * contender.share)
+                    contender.rounds.append(measure(contender, count, server, proxy, idle=number == 0))
                     print(contender.name, contender.rounds[-1], file=sys.stderr)
         finally:
             server.kill()
