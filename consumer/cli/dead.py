@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from consumer.cli import options
-from consumer.errors import JobrunnerError, SettingsError
+from consumer.errors import AppError, JobrunnerError, SettingsError
 
 if TYPE_CHECKING:
+    from consumer.catalog import Catalog
     from consumer.operate.dead import DeadLetters
     from consumer.operate.queues import DeadLetter
 
@@ -42,7 +43,8 @@ def list_(queue_url: str, module: str, app_dir: Path, *, as_json: bool) -> None:
     Example:
       jobrunner dead list --queue-url https://sqs.eu-west-1.amazonaws.com/123456789012/jobs
     """
-    groups = _open(queue_url, module, app_dir).groups()
+    letters = _open(queue_url)
+    groups = letters.groups(_jobs(module, app_dir))
     if as_json:
         click.echo(json.dumps([group.document() for group in groups]))
         return
@@ -64,27 +66,19 @@ def show(queue_url: str, module: str, app_dir: Path, wanted: str) -> None:
     Example:
       jobrunner dead show 0f6c7f9e-5f4e-4f1c-9d0a-1d3a0d8b7c11
     """
-    letters = _open(queue_url, module, app_dir)
-    letter = letters.find(wanted)
+    from consumer.operate import dead as room
+
+    letter = _open(queue_url).find(wanted)
     if letter is None:
         raise JobrunnerError(f"no dead letter has the id {wanted!r}: jobrunner dead list --json has them all")
-    click.echo(json.dumps({"reason": letters.reason(letter), **letter.document()}, indent=2))
+    click.echo(json.dumps({"reason": room.reason_of(letter, _jobs(module, app_dir)), **letter.document()}, indent=2))
 
 
 @dead.command()
-@where
+@options.queue_url
 @which
 @options.as_json
-def retry(
-    queue_url: str,
-    module: str,
-    app_dir: Path,
-    ids: tuple[str, ...],
-    method: str | None,
-    *,
-    everything: bool,
-    as_json: bool,
-) -> None:
+def retry(queue_url: str, ids: tuple[str, ...], method: str | None, *, everything: bool, as_json: bool) -> None:
     """Send dead letters to their queue again: all, by method, or by id.
 
     Each is sent before it is deleted from the dead letters: cut short, a job may run twice, none is lost.
@@ -96,27 +90,19 @@ def retry(
       jobrunner dead retry 0f6c7f9e-5f4e-4f1c-9d0a-1d3a0d8b7c11
     """
     chosen = _chosen(ids, method, everything=everything)
-    letters = _open(queue_url, module, app_dir)
+    letters = _open(queue_url)
     with _progress("sending again", letters.length()) as progress:
         count = letters.retry_all(progress) if everything else letters.retry(chosen, progress)
     _say("sent again", count, ids, as_json=as_json)
 
 
 @dead.command()
-@where
+@options.queue_url
 @which
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.as_json
 def drop(
-    queue_url: str,
-    module: str,
-    app_dir: Path,
-    ids: tuple[str, ...],
-    method: str | None,
-    *,
-    everything: bool,
-    yes: bool,
-    as_json: bool,
+    queue_url: str, ids: tuple[str, ...], method: str | None, *, everything: bool, yes: bool, as_json: bool
 ) -> None:
     """Delete dead letters for good: all, by method, or by id.
 
@@ -126,7 +112,7 @@ def drop(
       jobrunner dead drop --all --yes
     """
     chosen = _chosen(ids, method, everything=everything)
-    letters = _open(queue_url, module, app_dir)
+    letters = _open(queue_url)
     if not yes:
         if not sys.stdin.isatty():
             raise SettingsError("to drop dead letters without being asked, say --yes")
@@ -138,10 +124,25 @@ def drop(
     _say("dropped", count, ids, as_json=as_json)
 
 
-def _open(queue_url: str, module: str, app_dir: Path) -> "DeadLetters":
+def _open(queue_url: str) -> "DeadLetters":
     from consumer.operate import dead as room
 
-    return room.of(queue_url, module=module, app_dir=app_dir, warn=lambda text: click.echo(text, err=True))
+    return room.of(queue_url)
+
+
+def _jobs(module: str, app_dir: Path) -> "Catalog | None":
+    """Load the app, for reasons only: it must not keep anybody from looking.
+
+    After the queue was opened: what botocore imports late must not find the app's files of the same name.
+    """
+    from consumer import catalog
+
+    try:
+        catalog.open_app(app_dir.resolve())
+        return catalog.load(module)
+    except AppError as error:
+        click.echo(f"reasons are not known without the app: {error}", err=True)
+        return None
 
 
 def _chosen(ids: tuple[str, ...], method: str | None, *, everything: bool) -> "Callable[[DeadLetter], bool]":

@@ -1,16 +1,13 @@
 """Dead letters: list them, find one, send them again, drop them; main thread."""
 
-import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from consumer import catalog
 from consumer.catalog import Catalog
-from consumer.errors import AppError, BadParams, MalformedMessage, QueueError, SettingsError, UnknownMethod
+from consumer.errors import BadParams, MalformedMessage, QueueError, SettingsError, UnknownMethod
 from consumer.message import decode
 from consumer.operate.queues import DeadLetter, OperatedQueue, operated
 from consumer.operate.walk import Walk
@@ -57,23 +54,21 @@ class Group:
 
 
 class DeadLetters:
-    """The dead letters of one queue. `jobs` is None where the app could not be loaded."""
+    """The dead letters of one queue."""
 
-    def __init__(self, *, queue: OperatedQueue, dead: OperatedQueue, dead_arn: str, jobs: Catalog | None) -> None:
+    def __init__(self, *, queue: OperatedQueue, dead: OperatedQueue) -> None:
         self._queue = queue
         self._dead = dead
-        self._dead_arn = dead_arn
-        self._jobs = jobs
 
     def length(self) -> int:
         """Say about how many there are."""
         return self._dead.length()
 
-    def groups(self) -> list[Group]:
+    def groups(self, jobs: Catalog | None) -> list[Group]:
         """Group all by method and reason, the largest group first."""
         found: dict[tuple[str, str], Group] = {}
         for letter in self._letters():
-            key = (method_of(letter), self.reason(letter))
+            key = (method_of(letter), reason_of(letter, jobs))
             found.setdefault(key, Group(*key)).add(letter)
         return sorted(found.values(), key=lambda group: -len(group.ids))
 
@@ -88,30 +83,15 @@ class DeadLetters:
         """Give the message ids of the chosen ones."""
         return {letter.message_id for letter in self._letters() if chosen(letter)}
 
-    def reason(self, letter: DeadLetter) -> str:
-        """Judge why it died: SQS keeps no reason, and what today's code says of the message is the best there is."""
-        try:
-            call = decode(letter.body)
-            if self._jobs is None:
-                return "not known: the app does not load here"
-            self._jobs.find(call.method).bind(call.params)
-        except MalformedMessage:
-            return "malformed"
-        except UnknownMethod:
-            return "unknown_method"
-        except BadParams:
-            return "bad_params"
-        return "failed"
-
     def retry_all(self, progress: Progress) -> int:
         """Send all again, by SQS's own move task where it has one; returns how many."""
         if not self._start_move():
             return self.retry(lambda _: True, progress)
-        moved, status, reason = self._dead.move_state(self._dead_arn)
+        moved, status, reason = self._dead.move_state(self._dead.arn)
         progress(moved)
         while status in ("RUNNING", "CANCELLING"):
             time.sleep(MOVE_LOOK_SECONDS)
-            total, status, reason = self._dead.move_state(self._dead_arn)
+            total, status, reason = self._dead.move_state(self._dead.arn)
             progress(total - moved)
             moved = total
         if status != "COMPLETED":
@@ -123,7 +103,7 @@ class DeadLetters:
 
         Each is sent before it is deleted here: cut short, a message may be on both queues, never on neither.
         """
-        done, refused = 0, []
+        done, stuck, refused = 0, 0, []
         with Walk(self._dead) as walk:
             for batch in walk:
                 letters = [letter for letter in batch if self._is_ours(letter) and chosen(letter)]
@@ -131,12 +111,14 @@ class DeadLetters:
                     sending = [letters[index] for index in part]
                     refusals = self._queue.send(sending)
                     sent = [letter for index, letter in enumerate(sending) if index not in refusals]
-                    walk.delete(sent)
+                    stuck += walk.delete(sent)
                     done += len(sent)
                     refused += [f"{sending[index].message_id}: {each.message}" for index, each in refusals.items()]
                     progress(len(sent))
         if refused:
             raise QueueError(f"{done} were sent again; SQS refused {len(refused)}, which are still here: {refused[0]}")
+        if stuck:
+            raise QueueError(f"{done} were sent again; {stuck} of them could not be deleted here: drop those")
         return done
 
     def drop(self, chosen: Chosen, progress: Progress) -> int:
@@ -164,7 +146,7 @@ class DeadLetters:
         try:
             if len(self._dead.sources()) > 1:
                 return False
-            self._dead.start_move(self._dead_arn, self._queue.arn)
+            self._dead.start_move(self._dead.arn, self._queue.arn)
         except QueueError as error:
             if "already a task" in str(error):
                 raise
@@ -172,21 +154,32 @@ class DeadLetters:
         return True
 
 
-def of(queue_url: str, *, module: str, app_dir: Path, warn: Callable[[str], None]) -> DeadLetters:
-    """Open the dead letters of a queue; an app that does not load only leaves reasons unknown."""
+def of(queue_url: str) -> DeadLetters:
+    """Open the dead letters of a queue; raises SettingsError if it has none."""
     queue = operated(queue_url)
-    values = queue.values()
-    dead = queue.dead_letters(values)
+    dead = queue.dead_letters(queue.values())
     if dead is None:
         raise SettingsError(f"{queue_url} has no dead-letter queue: jobrunner check says how to make one")
-    jobs = None
+    return DeadLetters(queue=queue, dead=dead)
+
+
+def reason_of(letter: DeadLetter, jobs: Catalog | None) -> str:
+    """Judge why it died: SQS keeps no reason, and what today's code says of the message is the best there is.
+
+    `jobs` is None where the app could not be loaded.
+    """
     try:
-        catalog.open_app(app_dir.resolve())
-        jobs = catalog.load(module)
-    except AppError as error:
-        warn(f"reasons are not known without the app: {error}")
-    arn = json.loads(values["RedrivePolicy"])["deadLetterTargetArn"]
-    return DeadLetters(queue=queue, dead=dead, dead_arn=arn, jobs=jobs)
+        call = decode(letter.body)
+        if jobs is None:
+            return "not known: the app does not load here"
+        jobs.find(call.method).bind(call.params)
+    except MalformedMessage:
+        return "malformed"
+    except UnknownMethod:
+        return "unknown_method"
+    except BadParams:
+        return "bad_params"
+    return "failed"
 
 
 def method_of(letter: DeadLetter) -> str:

@@ -70,7 +70,7 @@ class FakeQueue:
 def dead_letters():
     def make(*letters):
         queue, dead = FakeQueue(), FakeQueue(letters)
-        return DeadLetters(queue=queue, dead=dead, dead_arn="arn", jobs=None), queue, dead
+        return DeadLetters(queue=queue, dead=dead), queue, dead
 
     return make
 
@@ -81,7 +81,7 @@ def nothing(_count):
 
 def test_what_is_looked_at_is_shown_again(dead_letters):
     letters, _, dead = dead_letters(*map(letter, range(25)))
-    (group,) = letters.groups()
+    (group,) = letters.groups(None)
     assert len(group.ids) == 25
     assert sorted(dead.shown) == sorted((f"h{n}", 0) for n in range(25))
 
@@ -104,7 +104,7 @@ def test_each_is_sent_before_it_is_deleted_and_only_what_was_sent(dead_letters):
 
 def test_a_large_walk_hides_for_as_long_as_it_may_take(dead_letters):
     letters, _, dead = dead_letters(*map(letter, range(10_000)))
-    (group,) = letters.groups()
+    (group,) = letters.groups(None)
     assert (len(group.ids), dead.hidden_seconds) == (10_000, 230)
 
 
@@ -118,6 +118,13 @@ def test_what_will_not_be_deleted_is_tried_again_then_left(dead_letters):
     dead.undeletable = {"h1"}
     assert letters.drop(lambda _: True, nothing) == 1
     assert dead.shown == [("h1", 0)]
+
+
+def test_what_was_sent_and_stays_is_said(dead_letters):
+    letters, _, dead = dead_letters(letter(1), letter(2))
+    dead.undeletable = {"h1"}
+    with pytest.raises(QueueError, match="2 were sent again; 1 of them could not be deleted here"):
+        letters.retry(lambda _: True, nothing)
 
 
 def test_what_died_on_another_queue_is_not_touched(dead_letters):
@@ -168,7 +175,7 @@ def test_a_move_under_way_is_not_raced(dead_letters):
     assert dead.letters
 
 
-def test_without_a_dead_letter_queue_the_cure_is_named(monkeypatch, tmp_path):
+def test_without_a_dead_letter_queue_the_cure_is_named(monkeypatch):
     class Bare(FakeQueue):
         def values(self):
             return {}
@@ -178,7 +185,7 @@ def test_without_a_dead_letter_queue_the_cure_is_named(monkeypatch, tmp_path):
 
     monkeypatch.setattr(room, "operated", lambda _url: Bare())
     with pytest.raises(SettingsError, match="has no dead-letter queue: jobrunner check says how to make one"):
-        room.of("http://x/1/jobs", module="jobs", app_dir=tmp_path, warn=print)
+        room.of("http://x/1/jobs")
 
 
 @pytest.mark.parametrize("body", ["[" * 5000 + "]" * 5000, '{"method": "a", "x": NaN}', "no json"])
