@@ -37,7 +37,8 @@ def list_(queue_url: str, module: str, app_dir: Path, *, as_json: bool) -> None:
     """Group them by method and reason, with counts and ages.
 
     SQS keeps no reason: it is what today's code says of each message (malformed, unknown_method,
-    bad_params, else failed). Looking hides a message for 30 seconds at most.
+    bad_params, else failed). Looking hides messages until it has seen all: for half
+    a minute at most, or longer where there are thousands.
 
     \b
     Example:
