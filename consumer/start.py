@@ -1,5 +1,6 @@
 """Reaches the queue, loads the app, says what looks wrong, and runs the worker; main thread."""
 
+import gc
 import signal
 import time
 from typing import NoReturn
@@ -85,6 +86,7 @@ def _connect(settings: Settings, log: FilteringBoundLogger) -> tuple[sqs.Queue, 
         except LastingQueueError:
             raise
         except QueueError as error:
+            gc.enable()  # this may take hours, and each try leaves clients and errors that hold each other
             outage.failed("start", error)
             time.sleep(outage.seconds_to_wait("start"))
         else:

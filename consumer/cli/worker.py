@@ -48,7 +48,7 @@ def consume_one() -> NoReturn:
 
 
 def _consume(settings: Settings, only: Delivery | None = None) -> NoReturn:
-    gc.disable()  # until all is loaded, and stays: to look for garbage meanwhile takes a sixth of the start
+    gc.disable()  # until all is loaded: to look for garbage meanwhile takes a sixth of the start
     from consumer import logs, start
 
     log = logs.configure(log_format=settings.log_format, level=settings.log_level)
