@@ -32,6 +32,8 @@ class Job:
 
     def bind(self, params: Params) -> inspect.BoundArguments:
         """Fit params to the signature; raises BadParams before the function is touched."""
+        if not isinstance(params, dict | list):
+            raise BadParams(f"{self.method}{self.signature}: params is {params!r}, not a dict (by name) or a list")
         try:
             return self.signature.bind(*params) if isinstance(params, list) else self.signature.bind(**params)
         except TypeError as error:
@@ -99,7 +101,10 @@ def load_callable(reference: str) -> Callable[..., Any]:
     module_name, _, path = reference.partition(":")
     if not path:
         raise AppError(f"{reference!r} is not MODULE:CALLABLE, such as web.app:app.app_context")
-    value: Any = _import(module_name)
+    try:
+        value: Any = _import(module_name)
+    except NoSuchModule:
+        raise AppError(f"--around {reference!r}: no module {module_name!r} in {sys.path[0] or '.'}") from None
     for name in path.split("."):
         try:
             value = getattr(value, name)

@@ -4,7 +4,9 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,8 @@ STOP_SECONDS = 4.0
 
 def run(*, module: str, app_dir: Path, port: int, command: Sequence[str]) -> int:
     """Run until Ctrl-C or until COMMAND ends; returns its exit code."""
+    if command and not shutil.which(command[0]):
+        raise SettingsError(f"COMMAND: there is no program {command[0]!r} on the PATH")
     with embedded_sqs(port) as environment:
         click.echo(f"embedded SQS: {environment['JOBRUNNER_QUEUE_URL']}\nfor another terminal:\n")
         for name, value in environment.items():
@@ -38,7 +42,7 @@ def run(*, module: str, app_dir: Path, port: int, command: Sequence[str]) -> int
         shared = {"JOBRUNNER_WAIT_SECONDS": "1", **os.environ, **environment}
         helpers = []
         if list(app_dir.glob(f"{module.replace('.', '/')}/crons.toml")) or (app_dir / "crons.toml").exists():
-            helpers.append([*PROGRAM, "crons", "run", "--module", module, "--app-dir", str(app_dir)])
+            helpers.append([*PROGRAM, "crons", "run", "--reload", "--module", module, "--app-dir", str(app_dir)])
         return _run_all([worker, list(command)] if command else [worker], helpers, shared)
 
 
@@ -52,7 +56,8 @@ def embedded_sqs(port: int = 0) -> Iterator[dict[str, str]]:
             "the embedded SQS is not installed: pip install 'jobrunner[dev]'. "
             "Or run ElasticMQ and `jobrunner consume` against it"
         ) from None
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request otherwise
+    _check_port(port)
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # else a line a request, and a stack for what moto lacks
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     server.start()
     try:
@@ -70,9 +75,20 @@ def embedded_sqs(port: int = 0) -> Iterator[dict[str, str]]:
         server.stop()
 
 
+def _check_port(port: int) -> None:
+    """Raise SettingsError for a port that is taken: moto's server would wait for it without a word."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SettingsError(f"--port {port}: {error.strerror}. Leave --port out for a free one") from None
+
+
 def _create_queues(address: str) -> str:
     client = Endpoint(address).client(read_seconds=10, attempts=1, connections=1, connect_seconds=10)
-    dead = client.create_queue(QueueName="jobs-dead")["QueueUrl"]
+    # Longer than the queue's own: a dead letter keeps the age it had.
+    dead = client.create_queue(QueueName="jobs-dead", Attributes={"MessageRetentionPeriod": "1209600"})["QueueUrl"]
     arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": ATTEMPTS_MAX})
     attributes = {"VisibilityTimeout": str(VISIBILITY_SECONDS), "RedrivePolicy": redrive}
@@ -93,6 +109,8 @@ def _run_all(commands: Sequence[Sequence[str]], helpers: Sequence[Sequence[str]]
     while not received and all(child.poll() is None for child in children[: len(commands)]):
         time.sleep(LOOK_SECONDS)
     ended = next((child.returncode for child in children[: len(commands)] if child.returncode is not None), 0)
+    if not received:
+        click.echo(f"ended with {abs(ended)}, and so does the rest")
     if signal.SIGINT not in received:  # Ctrl-C has reached the children by itself: a second one would cut them off
         _terminate(children)
     deadline = time.monotonic() + STOP_SECONDS

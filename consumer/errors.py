@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
 EXIT_REASONS = {
     ExitCode.STOPPED: "stopped as asked: SIGTERM, SIGINT, or the queue was empty with --stop-when-empty",
     ExitCode.UNEXPECTED: "the dead-man's switch (a job held the interpreter), or an error nobody foresaw",
-    ExitCode.SETTINGS: "a flag or environment variable is missing or out of range",
+    ExitCode.SETTINGS: "a flag, an argument or an environment variable is missing or wrong",
     ExitCode.APP: "the jobs module or the --around callable could not be loaded",
     ExitCode.NO_QUEUE: "the queue does not exist, or may not be seen",
     ExitCode.ACCESS: "credentials are missing, expired or lack a permission",
@@ -54,13 +54,19 @@ class SettingsError(JobrunnerError):
 class MalformedMessage(JobrunnerError, ValueError):
     """A body is not the wire format, or a call cannot be written as one."""
 
+    exit_code = ExitCode.SETTINGS
+
 
 class UnknownMethod(JobrunnerError, LookupError):
     """No job of that name is in the catalog."""
 
+    exit_code = ExitCode.SETTINGS
+
 
 class BadParams(JobrunnerError, TypeError):
     """The params do not fit the function's signature."""
+
+    exit_code = ExitCode.SETTINGS
 
 
 class NoCurrentJob(JobrunnerError, LookupError):

@@ -53,22 +53,26 @@ class Execution:
         """Run what the delivery asks for, log its one line, and say how it ended."""
         try:
             call = decode(delivery.body)
-            job = self._catalog.find(call.method)
-            arguments = job.bind(call.params)
         except MalformedMessage as error:
             self._metrics.event("malformed")
             return self._refused("malformed", delivery, error)
+        token = current.running.set(current.CurrentJob.of(call, delivery))
+        try:
+            return self._run_call(call, delivery)
+        finally:
+            current.running.reset(token)
+
+    def _run_call(self, call: Call, delivery: Delivery) -> Outcome:
+        try:
+            job = self._catalog.find(call.method)
+            arguments = job.bind(call.params)
         except BadParams as error:
             self._metrics.job("bad_params", method=call.method)
             return self._refused("bad_params", delivery, error, method=call.method)
         except UnknownMethod as error:
             self._metrics.event("unknown_method")  # without its name: anybody may make up any number of them
             return self._unknown(call.method, delivery, error)
-        token = current.running.set(current.CurrentJob.of(call, delivery))
-        try:
-            return self._run_job(job, arguments, call, delivery)
-        finally:
-            current.running.reset(token)
+        return self._run_job(job, arguments, call, delivery)
 
     def _run_job(self, job: Job, arguments: inspect.BoundArguments, call: Call, delivery: Delivery) -> Outcome:
         queue_ms = max(0, round((time.time() - delivery.sent_at) * 1000))

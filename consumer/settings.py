@@ -52,7 +52,11 @@ class Settings:
 def check_queue_url(url: str) -> None:
     """Raise SettingsError unless the URL can be that of a standard queue."""
     if not url:
-        raise SettingsError("no queue: give --queue-url or set JOBRUNNER_QUEUE_URL")
+        raise SettingsError(
+            "no queue: give --queue-url or set JOBRUNNER_QUEUE_URL (a web app: queue_url=, or the variable)"
+        )
+    if url != url.strip():
+        raise SettingsError(f"the queue's URL has white space around it: {url!r}")
     try:
         parts = urlsplit(url)
     except ValueError as error:

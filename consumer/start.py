@@ -31,6 +31,10 @@ def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None
     check_visibility_timeout(visibility_seconds, "the queue's visibility timeout")
     catalog.open_app(settings.app_dir.resolve())
     jobs = catalog.load(settings.module)
+    if not jobs.jobs:
+        log.warning(
+            "check.finding", subject="module", value=f"{settings.module}: no methods", why="nothing can be called"
+        )
     around = catalog.load_callable(settings.around) if settings.around else None
     runner = Runner(
         settings=settings,

@@ -57,8 +57,11 @@ def list_(module: str, app_dir: Path, path: Path | None) -> None:
     """
     from consumer import crons as room
 
-    for line in room.describe(_crons(module, app_dir, path)):
+    found = _crons(module, app_dir, path)
+    for line in room.describe(found):
         click.echo(line)
+    if not found:
+        click.echo("the file has no crons: write a table for each, such as [nightly]", err=True)
 
 
 @crons.command("next")
@@ -118,8 +121,9 @@ def apply(**options: Any) -> None:
 @options.app_dir
 @options.crons_file
 @options.queue_url
+@click.option("--reload", is_flag=True, help="Start again when a file under --app-dir changes.")
 @click.argument("name", required=False)
-def run_(module: str, app_dir: Path, path: Path | None, queue_url: str, name: str | None) -> None:
+def run_(module: str, app_dir: Path, path: Path | None, queue_url: str, name: str | None, *, reload: bool) -> None:
     """Fire the file onto a local queue, where no EventBridge is.
 
     With NAME: that one, now.
@@ -131,6 +135,10 @@ def run_(module: str, app_dir: Path, path: Path | None, queue_url: str, name: st
     """
     from consumer import crons as room
 
+    if reload:
+        from consumer import reload as reloading
+
+        reloading.run_again_on_change(app_dir)
     room.run(_crons(module, app_dir, path), name=name, queue_url=queue_url)
 
 

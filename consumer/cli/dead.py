@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from consumer.cli import options
-from consumer.errors import AppError, JobrunnerError, SettingsError
+from consumer.errors import AppError, SettingsError
 
 if TYPE_CHECKING:
     from consumer.catalog import Catalog
@@ -71,7 +71,7 @@ def show(queue_url: str, module: str, app_dir: Path, wanted: str) -> None:
 
     letter = _open(queue_url).find(wanted)
     if letter is None:
-        raise JobrunnerError(f"no dead letter has the id {wanted!r}: jobrunner dead list --json has them all")
+        raise SettingsError(f"no dead letter has the id {wanted!r}: jobrunner dead list --json has them all")
     click.echo(json.dumps({"reason": room.reason_of(letter, _jobs(module, app_dir)), **letter.document()}, indent=2))
 
 
@@ -94,7 +94,7 @@ def retry(queue_url: str, ids: tuple[str, ...], method: str | None, *, everythin
     letters = _open(queue_url)
     with _progress("sending again", letters.length()) as progress:
         count = letters.retry_all(progress) if everything else letters.retry(chosen, progress)
-    _say("sent again", count, ids, as_json=as_json)
+    _say("sent again", count, ids, method, as_json=as_json)
 
 
 @dead.command()
@@ -122,7 +122,7 @@ def drop(
         chosen = _of(meant)  # and none that came since
     with _progress("dropping", letters.length()) as progress:
         count = letters.drop(chosen, progress)
-    _say("dropped", count, ids, as_json=as_json)
+    _say("dropped", count, ids, method, as_json=as_json)
 
 
 def _open(queue_url: str) -> "DeadLetters":
@@ -167,7 +167,9 @@ def _progress(label: str, length: int) -> "Iterator[Callable[[int], None]]":
         yield bar.update
 
 
-def _say(what: str, count: int, ids: tuple[str, ...], *, as_json: bool) -> None:
+def _say(what: str, count: int, ids: tuple[str, ...], method: str | None, *, as_json: bool) -> None:
     click.echo(json.dumps({"count": count}) if as_json else f"{count} {what}")
     if count < len(ids):
-        raise JobrunnerError(f"{len(ids) - count} of {len(ids)} ids are not among the dead letters")
+        raise SettingsError(f"{len(ids) - count} of the ids {', '.join(ids)} are not among the dead letters")
+    if method and not count:
+        raise SettingsError(f"no dead letter calls {method!r}: jobrunner dead list has the methods")

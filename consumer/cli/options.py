@@ -34,7 +34,7 @@ app_dir = click.option(
     default=".",
     show_default=True,
     **variable("APP_DIR"),
-    type=click.Path(path_type=Path, resolve_path=True),
+    type=click.Path(path_type=Path, resolve_path=True, exists=True, file_okay=False),
     help="Folder of the app's code, put first on sys.path.",
 )
 crons_file = click.option(

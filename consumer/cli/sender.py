@@ -29,8 +29,10 @@ def enqueue(
       jobrunner enqueue thumbnails.make '{"key": "cat.png"}'
       jobrunner enqueue newsletter.write --delay-seconds 60 --context request_id=7f3a
     """
-    from consumer import producer
+    from consumer import catalog, inline, producer
 
+    if queue_url == inline.URL:
+        catalog.open_app(Path.cwd())
     sent = producer.enqueue(
         method,
         _json(params),
@@ -58,6 +60,8 @@ def methods(module: str, app_dir: Path) -> None:
     found = catalog.load(module)
     for job in found.jobs.values():
         click.echo(f"{job.method}{job.signature}")
+    if not found.jobs:
+        click.echo(f"{module} has no methods: write public functions in it, or name another --module", err=True)
     for method, reason in found.left_out.items():
         click.echo(f"left out: {method}: {reason}", err=True)
 

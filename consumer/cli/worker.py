@@ -86,20 +86,23 @@ def health(paths: tuple[Path, ...]) -> None:
     sys.exit(0 if all(healthy for healthy, _ in verdicts) else 1)
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"allow_interspersed_args": False})
 @options.module
 @options.app_dir
-@click.option("--port", default=0, show_default="a free one", help="Port of the embedded SQS.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, show_default="a free one", help="Port of the embedded SQS."
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def dev(module: str, app_dir: Path, port: int, command: tuple[str, ...]) -> None:
     """Run everything on a laptop.
 
-    That is: an embedded SQS, the consumer, and COMMAND with its environment set.
+    That is: an embedded SQS, the consumer, and COMMAND with its environment set. What else the consumer
+    should know comes from its variables, such as JOBRUNNER_AROUND.
 
     \b
     Examples:
       jobrunner dev
-      jobrunner dev -- flask --app web run --debug
+      jobrunner dev -- flask --app web.app run --debug
     """
     from consumer import dev as laptop
 

@@ -29,6 +29,15 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "enabled": bool,
     "description": str,
 }
+NAMES = {
+    "method": "text",
+    "schedule": "text",
+    "timezone": "text",
+    "params": "a table or an array",
+    "max_age_seconds": "a whole number",
+    "enabled": "true or false",
+    "description": "text",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +98,7 @@ def _cron(name: str, table: Any, catalog: Catalog) -> Cron:
     if not NAME.fullmatch(name):
         raise ScheduleError("a cron's name is 1 to 55 of letters, digits, _ . -")
     if not isinstance(table, Mapping):
-        raise ScheduleError(f"{name!r} is not a table: write [{name}] above its keys")
+        raise ScheduleError(f"{name!r} is not a table: write a line [NAME], the cron's name, above its keys")
     _check_keys(table)
     zone = _zone(table.get("timezone", "UTC"))
     cron = Cron(
@@ -111,7 +120,7 @@ def _check_keys(table: Mapping[str, Any]) -> None:
         if key not in KEYS:
             raise ScheduleError(f"unknown key {key!r}; known: {', '.join(KEYS)}")
         if not isinstance(value, KEYS[key]) or (KEYS[key] is int and isinstance(value, bool)):
-            raise ScheduleError(f"{key} = {value!r} has the wrong type")
+            raise ScheduleError(f"{key} = {value!r} is not {NAMES[key]}: it has the wrong type")
     for key in ("method", "schedule"):
         if key not in table:
             raise ScheduleError(f"{key} is missing")

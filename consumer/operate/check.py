@@ -145,7 +145,10 @@ def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Findin
             f"write public functions in {module}, or name another --module",
         )
     yield from _tried(
-        "around", options["around"], lambda: catalog.load_callable(options["around"]), "consume --help shows the form"
+        "around",
+        options["around"],
+        lambda: catalog.load_callable(options["around"]),
+        "jobrunner consume --around MODULE:CALLABLE, such as web.app:app.app_context",
     )
     yield from _crons(module, jobs, crons_path)
 

@@ -204,7 +204,7 @@ def test_dead_letters_are_grouped_shown_and_hidden_from_nobody(jobrunner, url, s
     shown = json.loads(jobrunner("dead", "show", "job-7", "--queue-url", url))
     assert (shown["body"], shown["reason"]) == (job, "failed")
     assert counts(url, dead=True) == (15, 0, 0)
-    jobrunner("dead", "show", "nobody", "--queue-url", url, code=1)
+    jobrunner("dead", "show", "nobody", "--queue-url", url, code=2)
 
 
 def test_an_app_that_does_not_load_leaves_only_the_reasons_open(jobrunner, url, sqs, tmp_path):
@@ -227,7 +227,7 @@ def test_retry_by_method_and_by_id_leaves_the_others(jobrunner, url, sqs):
     assert jobrunner("dead", "retry", "--method", "noop", "--queue-url", url) == "12 sent again\n"
     assert json.loads(jobrunner("dead", "retry", "job-7", "--queue-url", url, "--json")) == {"count": 1}
     assert (counts(url), counts(url, dead=True)) == ((13, 0, 0), (2, 0, 0))
-    jobrunner("dead", "retry", "no-such-id", "--queue-url", url, code=1)
+    jobrunner("dead", "retry", "no-such-id", "--queue-url", url, code=2)
     jobrunner("dead", "retry", "--method", "tenant.job", "--queue-url", url)
     found = wait_for(
         lambda: [

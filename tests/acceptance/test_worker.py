@@ -218,3 +218,14 @@ def test_lines_are_whole_and_short_even_with_endless_tracebacks(app):
     worker.stop()
     assert worker.other == []
     assert max(len(json.dumps(line, separators=(",", ":"))) for line in worker.lines) < 4096
+
+
+@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+@pytest.mark.parametrize(
+    ("call", "event"), [(("note", {"wrong": 1}), "job.bad_params"), (("no.such.job", {}), "job.unknown_method")]
+)
+def test_a_call_that_reaches_no_function_is_found_by_its_id_and_its_context(app, call, event):
+    worker = app.consume()
+    job_id = enqueue(*call, context={"request_id": "q2"}, queue_url=app.queue_url)
+    (line,) = worker.wait(event)
+    assert (line["job_id"], line["request_id"], line["method"]) == (job_id, "q2", call[0])

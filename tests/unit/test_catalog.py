@@ -183,3 +183,14 @@ def test_around_is_loaded_by_module_and_name(app):
     for reference, says in [("web", "MODULE:CALLABLE"), ("web:nope", "has no 'nope'"), ("web:name", "not callable")]:
         with pytest.raises(AppError, match=says):
             catalog.load_callable(reference)
+
+
+def test_around_of_a_module_that_is_not_there_names_the_flag(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(AppError, match="--around 'nope:x': no module 'nope'"):
+        catalog.load_callable("nope:x")
+
+
+def test_params_that_are_neither_names_nor_positions_are_refused():
+    with pytest.raises(BadParams, match="params is 'Ada', not a dict"):
+        catalog.Job.of("greet", lambda name: None).bind("Ada")

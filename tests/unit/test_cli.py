@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -65,7 +66,12 @@ def test_every_exit_code_has_its_reason():
         (["enqueue", "a"], 2, "no queue: give --queue-url or set JOBRUNNER_QUEUE_URL"),
         (["enqueue", "a", "{x}", "--queue-url", "inline:"], 2, "PARAMS_JSON '{x}' is not JSON"),
         (["enqueue", "a", "--context", "x", "--queue-url", "inline:"], 2, "--context 'x' is not NAME=VALUE"),
-        (["enqueue", "a-b", "--queue-url", "inline:"], 1, "not dotted Python names"),
+        (["enqueue", "a-b", "--queue-url", "inline:"], 2, "not dotted Python names"),
+        (["consume", "--queue-url", "http://x/1/q "], 2, "white space around it"),
+        (["methods", "--app-dir", "/nowhere/at/all"], 2, "'/nowhere/at/all' does not exist"),
+        (["dev", "--threads", "4"], 2, "No such option"),
+        (["dev", "--", "no-such-program"], 2, "there is no program 'no-such-program' on the PATH"),
+        (["dev", "--port", "99999"], 2, "99999 is not in the range"),
         (["methods", "--module", "nothing_here"], 3, "no module 'nothing_here'"),
         (["consume"], 2, "no queue"),
         (["consume", "--queue-url", "http://x/1/q.fifo"], 2, "FIFO"),
@@ -84,6 +90,27 @@ def test_methods_prints_the_catalog_with_signatures(run, tmp_path):
     result = run("methods", "--module", "shop_jobs", "--app-dir", tmp_path)
     assert result.stdout == "ship(id, fast=False)\n"
     assert "left out: every: it is a generator" in result.stderr
+
+
+def test_a_port_that_is_taken_is_said(run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = run("dev", "--port", taken.getsockname()[1])
+    assert (result.exit_code, "Leave --port out for a free one" in result.output) == (2, True), result.output
+
+
+def test_enqueue_inline_finds_the_jobs_of_the_folder_it_runs_in(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOBRUNNER_MODULE", "inline_jobs")
+    (tmp_path / "inline_jobs.py").write_text("def say(word): print(word)\n")
+    assert run("enqueue", "say", '["hello"]', "--queue-url", "inline:").stdout.startswith("hello\n")
+
+
+def test_methods_says_when_there_are_none(run, tmp_path):
+    (tmp_path / "empty_jobs.py").touch()
+    result = run("methods", "--module", "empty_jobs", "--app-dir", tmp_path)
+    assert "empty_jobs has no methods: write public functions in it" in result.stderr
 
 
 def test_enqueue_prints_the_jobs_id(run, tmp_path, monkeypatch):
