@@ -110,7 +110,7 @@ def _run_all(commands: Sequence[Sequence[str]], helpers: Sequence[Sequence[str]]
         time.sleep(LOOK_SECONDS)
     ended = next((child.returncode for child in children[: len(commands)] if child.returncode is not None), 0)
     if not received:
-        click.echo(f"ended with {abs(ended)}, and so does the rest")
+        click.echo(f"ended with {abs(ended)}: stopping the rest")
     if signal.SIGINT not in received:  # Ctrl-C has reached the children by itself: a second one would cut them off
         _terminate(children)
     deadline = time.monotonic() + STOP_SECONDS

@@ -45,7 +45,7 @@ def serve_page():
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     Thread(target=server.serve_forever, daemon=True).start()
-    print(f"the page: http://127.0.0.1:{server.server_port}/", flush=True)
+    print(f"the page, while this runs: http://127.0.0.1:{server.server_port}/", flush=True)
 
 
 def main():

@@ -90,7 +90,7 @@ def test_the_demo_ends_by_itself_with_what_happened_to_each_job_twice(tmp_path):
         demo = Worker("dev", "--", sys.executable, "-m", "web.demo", cwd=ROOT, env={"DEMO_DATA": str(tmp_path)})
         assert demo.end(90) == 0, str(demo)
         text = "".join(demo.other)
-        assert "the page: http://127.0.0.1:" in text
+        assert "the page, while this runs: http://127.0.0.1:" in text
         assert text.count("thumbnails.make    done at attempt 1") == 4
         assert "newsletter.write   done: 3 letters" in text
         assert "mishaps.stumble    failed once, done at attempt 2" in text
