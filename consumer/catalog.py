@@ -78,6 +78,12 @@ def load(module_name: str) -> Catalog:
     return Catalog(module=module_name, jobs=jobs, left_out=left_out)
 
 
+def load_app(app_dir: Path, module_name: str) -> Catalog:
+    """Open the app and load its jobs; raises AppError. Call it when all of ours is imported."""
+    open_app(app_dir.resolve())
+    return load(module_name)
+
+
 def open_app(app_dir: Path) -> None:
     """Put the app's directory first on `sys.path`; raises AppError if the app's names hide ours.
 

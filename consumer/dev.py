@@ -18,6 +18,7 @@ import click
 
 from consumer.endpoint import Endpoint
 from consumer.errors import SettingsError
+from consumer.operate.rules import RETENTION_SECONDS_MAX
 from consumer.reload import PROGRAM
 
 #: As our shipped queues have it; short visibility, so that a killed worker's jobs are seen again soon.
@@ -88,7 +89,9 @@ def _check_port(port: int) -> None:
 def _create_queues(address: str) -> str:
     client = Endpoint(address).client(read_seconds=10, attempts=1, connections=1, connect_seconds=10)
     # Longer than the queue's own: a dead letter keeps the age it had.
-    dead = client.create_queue(QueueName="jobs-dead", Attributes={"MessageRetentionPeriod": "1209600"})["QueueUrl"]
+    dead = client.create_queue(
+        QueueName="jobs-dead", Attributes={"MessageRetentionPeriod": str(RETENTION_SECONDS_MAX)}
+    )["QueueUrl"]
     arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": ATTEMPTS_MAX})
     attributes = {"VisibilityTimeout": str(VISIBILITY_SECONDS), "RedrivePolicy": redrive}

@@ -1,7 +1,7 @@
 """Keeps what is in hand: renews leases, hands back what cannot start, watches the limits; thread "keeper"."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
@@ -9,7 +9,7 @@ from consumer.errors import QueueError
 from consumer.lease import Lease, Leases
 from consumer.metrics import Metrics
 from consumer.outage import Outage
-from consumer.sqs import BATCH_MAX, Queue, Refusal
+from consumer.sqs import Queue, Refusal, tens
 
 TICK_SECONDS = 0.5
 
@@ -64,7 +64,7 @@ class Renewal:
         if not due:
             self._outage.succeeded("renew")  # what failed is done with, one way or the other
         elif self._outage.seconds_to_wait("renew") == 0:
-            for batch in _tens(due):
+            for batch in tens(due):
                 self._alive()
                 with self._renewing:
                     self._renew(batch)
@@ -91,11 +91,6 @@ class Renewal:
             "lease.lost",
             message_id=lease.delivery.message_id,
             attempt=lease.delivery.attempt,
-            error=f"{refusal.code}: {refusal.message}",
+            error=str(refusal),
             effect="the job goes on here, and the message may start elsewhere meanwhile",
         )
-
-
-def _tens(leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
-    for start in range(0, len(leases), BATCH_MAX):
-        yield leases[start : start + BATCH_MAX]

@@ -77,6 +77,14 @@ def decode(body: str | bytes) -> Call:
     return Call(**{name: document[name] for name in MEMBERS if name in document})
 
 
+def decode_or_none(body: str) -> Call | None:
+    """Read a body; None if it is malformed."""
+    try:
+        return decode(body)
+    except MalformedMessage:
+        return None
+
+
 def is_method_name(name: str) -> bool:
     """Tell whether a name is dotted Python identifiers, none of them private."""
     return all(part.isidentifier() and part[0] != "_" for part in name.split("."))

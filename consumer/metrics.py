@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
+from consumer.logs import LINE_BYTES_MAX
+
 INTERVAL_SECONDS = 60.0
 NAMESPACE = "jobrunner"
 #: AWS: values of one metric in one line. Of more jobs than that, a fair sample stands for all.
@@ -20,7 +22,6 @@ SAMPLE_MAX = 100
 METHODS_MAX, OTHER = 50, "other"
 #: AWS: a dimension's value has at most 1,024 characters; ours must fit into a line with the rest.
 DIMENSION_LENGTH_MAX = 250
-LINE_BYTES_MAX = 4_096
 Values = Mapping[str, int | list[float] | list[int]]
 UNITS = {"Duration": "Milliseconds", "QueueLatency": "Milliseconds"}
 

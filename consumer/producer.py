@@ -55,7 +55,7 @@ def send_body(body: str, *, delay_seconds: int = 0, group: str | None = None, qu
         return
     refusals = _queue(url, os.getpid()).send([body], delay_seconds=delay_seconds, group=group)
     if refusals:
-        raise RequestRefused(f"{refusals[0].code}: {refusals[0].message}")
+        raise RequestRefused(str(refusals[0]))
 
 
 def enqueue_many(
@@ -118,7 +118,7 @@ def _send_batch(
             return refused, left, str(error)
         if not refusals:
             return refused, [], reason
-        reason = f"{next(iter(refusals.values())).code}: {next(iter(refusals.values())).message}"
+        reason = str(next(iter(refusals.values())))
         refused += [left[position] for position, refusal in refusals.items() if refusal.sender_fault]
         left = [left[position] for position, refusal in refusals.items() if not refusal.sender_fault]
         if not left:

@@ -1,4 +1,4 @@
-"""Development only: runs `consume` as a child and starts it again when code changes; main thread of a parent."""
+"""Development only: runs a command of ours as a child, again when code changes; main thread of a parent."""
 
 import os
 import signal

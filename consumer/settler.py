@@ -80,8 +80,7 @@ class Settler:
         again = [index for index, refusal in refusals.items() if not refusal.lease_gone]
         self._leases.confirm(lease for index, lease in enumerate(held) if index not in again)
         if again:
-            refusal = refusals[again[0]]
-            self._outage.failed("delete", QueueError(f"{refusal.code}: {refusal.message}"))
+            self._outage.failed("delete", QueueError(str(refusals[again[0]])))
         else:
             self._outage.succeeded("delete")
         return [held[index] for index in again]
@@ -110,5 +109,5 @@ class Settler:
             return []
         for index, refusal in refusals.items():
             message_id = batch[index][0].delivery.message_id
-            self._log.warning("job.not_released", message_id=message_id, error=f"{refusal.code}: {refusal.message}")
+            self._log.warning("job.not_released", message_id=message_id, error=str(refusal))
         return []

@@ -1,9 +1,9 @@
 """The only room that speaks to SQS, and the only one that knows boto3's errors; any thread may call it."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -18,6 +18,8 @@ from botocore.parsers import ResponseParserError
 from consumer.endpoint import CONNECT_SECONDS, Endpoint
 from consumer.errors import AccessDenied, QueueError, QueueNotFound, RequestRefused
 from consumer.message import BODY_BYTES_MAX, Delivery
+
+Item = TypeVar("Item")
 
 #: AWS: entries of one batch request.
 BATCH_MAX = 10
@@ -39,6 +41,10 @@ class Refusal:
     code: str
     sender_fault: bool
     message: str
+
+    def __str__(self) -> str:
+        """Say it as SQS does."""
+        return f"{self.code}: {self.message}"
 
     @property
     def lease_gone(self) -> bool:
@@ -117,6 +123,12 @@ class Queue:
         """Ask the queue for its settings."""
         answer = asked(self._polling.get_queue_attributes, QueueUrl=self.url, AttributeNames=["All"])
         return QueueAttributes(answer.get("Attributes", {}))
+
+
+def tens(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Cut items into requests of ten."""
+    for start in range(0, len(items), BATCH_MAX):
+        yield items[start : start + BATCH_MAX]
 
 
 def batches(sizes: Sequence[int]) -> list[list[int]]:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from consumer.errors import MalformedMessage
 from consumer.lease import Lease, Leases, State
-from consumer.message import decode
+from consumer.message import decode_or_none
 
 
 class Stacks:
@@ -43,10 +42,8 @@ class Stacks:
 
 def method_of(lease: Lease) -> str | None:
     """Name the method of a delivery; None if its body is malformed."""
-    try:
-        return decode(lease.delivery.body).method
-    except MalformedMessage:
-        return None
+    call = decode_or_none(lease.delivery.body)
+    return call.method if call else None
 
 
 def _facts(lease: Lease) -> dict[str, object]:

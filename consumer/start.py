@@ -29,8 +29,7 @@ def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None
     queue, attributes = _connect(settings, log)
     visibility_seconds = settings.visibility_timeout_seconds or attributes.visibility_timeout_seconds
     check_visibility_timeout(visibility_seconds, "the queue's visibility timeout")
-    catalog.open_app(settings.app_dir.resolve())
-    jobs = catalog.load(settings.module)
+    jobs = catalog.load_app(settings.app_dir, settings.module)
     if not jobs.jobs:
         log.warning(
             "check.finding", subject="module", value=f"{settings.module}: no methods", why="nothing can be called"

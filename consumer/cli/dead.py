@@ -139,8 +139,7 @@ def _jobs(module: str, app_dir: Path) -> "Catalog | None":
     from consumer import catalog
 
     try:
-        catalog.open_app(app_dir.resolve())
-        return catalog.load(module)
+        return catalog.load_app(app_dir, module)
     except AppError as error:
         click.echo(f"reasons are not known without the app: {error}", err=True)
         return None

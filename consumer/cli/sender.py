@@ -56,8 +56,7 @@ def methods(module: str, app_dir: Path) -> None:
     """
     from consumer import catalog
 
-    catalog.open_app(app_dir.resolve())
-    found = catalog.load(module)
+    found = catalog.load_app(app_dir, module)
     for job in found.jobs.values():
         click.echo(f"{job.method}{job.signature}")
     if not found.jobs:

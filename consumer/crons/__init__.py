@@ -24,8 +24,7 @@ SIGNS = {"create": "+", "update": "~", "delete": "-", "extra": "?"}
 
 def load(*, module: str, app_dir: Path, path: Path | None) -> list[Cron]:
     """Load the app and its schedule file; raises what either is wrong with."""
-    catalog.open_app(app_dir.resolve())
-    jobs = catalog.load(module)
+    jobs = catalog.load_app(app_dir, module)
     return file.load(path or file.beside(sys.modules[module]), jobs)
 
 

@@ -128,8 +128,7 @@ def _permissions(queue: OperatedQueue) -> Iterator[Finding]:
 def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Finding]:
     module = options["module"]
     try:
-        catalog.open_app(options["app_dir"].resolve())
-        jobs = catalog.load(module)
+        jobs = catalog.load_app(options["app_dir"], module)
     except JobrunnerError as error:
         yield Finding("error", "module", str(error), "consume would not start", f"jobrunner methods --module {module}")
         return

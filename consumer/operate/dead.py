@@ -3,13 +3,12 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from consumer.catalog import Catalog
-from consumer.errors import BadParams, MalformedMessage, QueueError, SettingsError, UnknownMethod
-from consumer.message import decode
-from consumer.operate.queues import DeadLetter, OperatedQueue, operated
+from consumer.errors import BadParams, QueueError, SettingsError, UnknownMethod
+from consumer.message import decode_or_none
+from consumer.operate.queues import DeadLetter, OperatedQueue, operated, utc
 from consumer.operate.walk import Walk
 from consumer.sqs import batches
 
@@ -35,7 +34,7 @@ class Group:
 
     def document(self) -> dict[str, Any]:
         """Give it as JSON."""
-        times = {"oldest": _utc(self.oldest), "newest": _utc(self.newest)}
+        times = {"oldest": utc(self.oldest), "newest": utc(self.newest)}
         return {"method": self.method, "reason": self.reason, "count": len(self.ids), **times, "ids": self.ids}
 
     def lines(self) -> Iterator[str]:
@@ -168,13 +167,13 @@ def reason_of(letter: DeadLetter, jobs: Catalog | None) -> str:
 
     `jobs` is None where the app could not be loaded.
     """
-    try:
-        call = decode(letter.body)
-        if jobs is None:
-            return "not known: the app does not load here"
-        jobs.find(call.method).bind(call.params)
-    except MalformedMessage:
+    call = decode_or_none(letter.body)
+    if call is None:
         return "malformed"
+    if jobs is None:
+        return "not known: the app does not load here"
+    try:
+        jobs.find(call.method).bind(call.params)
     except UnknownMethod:
         return "unknown_method"
     except BadParams:
@@ -184,22 +183,14 @@ def reason_of(letter: DeadLetter, jobs: Catalog | None) -> str:
 
 def method_of(letter: DeadLetter) -> str:
     """Name the method of a message, whatever else is wrong with it."""
-    try:
-        return decode(letter.body).method
-    except MalformedMessage:
-        return NO_METHOD
+    call = decode_or_none(letter.body)
+    return call.method if call else NO_METHOD
 
 
 def ids_of(letter: DeadLetter) -> set[str | None]:
     """Give the ids that a person may know a message by: SQS's and its job's."""
-    try:
-        return {letter.message_id, decode(letter.body).id}
-    except MalformedMessage:
-        return {letter.message_id}
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    call = decode_or_none(letter.body)
+    return {letter.message_id, call.id} if call else {letter.message_id}
 
 
 def _age(seconds: float) -> str:

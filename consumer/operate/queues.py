@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 from consumer.endpoint import Endpoint, queue_arn
-from consumer.errors import AccessDenied, MalformedMessage, QueueError
-from consumer.message import decode
+from consumer.errors import AccessDenied, QueueError
+from consumer.message import decode_or_none
 from consumer.settings import check_queue_url
-from consumer.sqs import BATCH_MAX, Queue, Refusal, asked, refusals
+from consumer.sqs import BATCH_MAX, Queue, QueueAttributes, Refusal, asked, refusals
 
 #: A person waits: short tries, and botocore repeats them.
 CONNECT_SECONDS, READ_SECONDS, TRIES = 3.0, 10.0, 3
@@ -36,18 +37,13 @@ class DeadLetter:
 
     def document(self) -> dict[str, Any]:
         """Give it as JSON, its body parsed unless it is malformed."""
-        try:
-            decode(self.body)
-            body: Any = json.loads(self.body)
-        except MalformedMessage:
-            body = self.body
         return {
             "message_id": self.message_id,
-            "sent_at": datetime.fromtimestamp(self.sent_at, UTC).isoformat(timespec="seconds"),
+            "sent_at": utc(self.sent_at),
             "receives": self.receives,
             "group": self.group,
             "attributes": {name: str(given.get("StringValue", "binary")) for name, given in self.attributes.items()},
-            "body": body,
+            "body": json.loads(self.body) if decode_or_none(self.body) else self.body,
         }
 
     @property
@@ -78,6 +74,10 @@ class OperatedQueue:
         """The name that policies and moves know it by."""
         return queue_arn(self.url, self._endpoint.region)
 
+    @cached_property
+    def _cloudwatch(self) -> Any:
+        return self._endpoint.other_client("cloudwatch", read_seconds=READ_SECONDS)
+
     def values(self) -> Mapping[str, str]:
         """Ask for every attribute, and note how far our clock is from SQS's."""
         try:
@@ -95,7 +95,7 @@ class OperatedQueue:
 
     def dead_letters(self, values: Mapping[str, str]) -> "OperatedQueue | None":
         """Give the dead-letter queue that the attributes name; it is in the same account and region (AWS)."""
-        arn = json.loads(values.get("RedrivePolicy") or "{}").get("deadLetterTargetArn")
+        arn = QueueAttributes(values).redrive.get("deadLetterTargetArn")
         if not arn:
             return None
         account, name = arn.split(":")[4:]
@@ -182,13 +182,12 @@ class OperatedQueue:
 
     def oldest_seconds(self) -> float | None:
         """Ask CloudWatch how old the oldest message is; None where it has no figure or may not be asked."""
-        client = self._endpoint.other_client("cloudwatch", read_seconds=READ_SECONDS)
-        if client is None:
+        if self._cloudwatch is None:
             return None
         now = datetime.now(UTC)
         try:
             answer = asked(
-                client.get_metric_statistics,
+                self._cloudwatch.get_metric_statistics,
                 Namespace="AWS/SQS",
                 MetricName="ApproximateAgeOfOldestMessage",
                 Dimensions=[{"Name": "QueueName", "Value": self.name}],
@@ -209,6 +208,11 @@ def operated(queue_url: str) -> OperatedQueue:
     endpoint = Endpoint(queue_url)
     client = endpoint.client(read_seconds=READ_SECONDS, attempts=TRIES, connections=2, connect_seconds=CONNECT_SECONDS)
     return OperatedQueue(url=queue_url, endpoint=endpoint, client=client)
+
+
+def utc(seconds: float) -> str:
+    """Write a time of SQS's for a person or a program."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _dead_letter(message: Mapping[str, Any]) -> DeadLetter:

@@ -15,6 +15,7 @@ from consumer.endpoint import locate
 from consumer.message import BODY_BYTES_MAX
 from consumer.operate import policies
 from consumer.settings import VISIBILITY_SECONDS_MIN
+from consumer.sqs import QueueAttributes
 
 Level = Literal["ok", "warn", "error"]
 Values = Mapping[str, str]
@@ -150,7 +151,7 @@ def _job_timeout(seconds: int, visibility_seconds: int) -> Finding:
 
 
 def _attempts(values: Values, queue_url: str, mend: Callable[..., str]) -> Finding:
-    redrive = json.loads(values.get("RedrivePolicy") or "{}")
+    redrive = QueueAttributes(values).redrive
     if not redrive:
         name = values.get("QueueArn", "jobs").rpartition(":")[2]
         policy = json.dumps({"deadLetterTargetArn": f"{values.get('QueueArn', 'ARN')}-dead", "maxReceiveCount": 10})

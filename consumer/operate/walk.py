@@ -11,7 +11,7 @@ from typing import Self
 from consumer.errors import QueueError
 from consumer.operate.queues import DeadLetter, OperatedQueue
 from consumer.settings import VISIBILITY_SECONDS_MAX
-from consumer.sqs import BATCH_MAX
+from consumer.sqs import tens
 
 #: Every message must stay hidden until the last is seen; at the least this many are seen in a second.
 HIDDEN_SECONDS, SEEN_PER_SECOND = 30, 50
@@ -37,9 +37,9 @@ class Walk:
     def __exit__(self, *_: object) -> None:
         """Show what was hidden and not deleted."""
         held = [(handle, 0) for message_id, handle in self._handles.items() if message_id not in self._deleted]
-        for start in range(0, len(held), BATCH_MAX):
+        for batch in tens(held):
             with suppress(QueueError):  # it shows itself when its time is over
-                self._dead.change_visibility(held[start : start + BATCH_MAX])
+                self._dead.change_visibility(batch)
 
     def __iter__(self) -> Iterator[list[DeadLetter]]:
         """Give what there is, until there is no more or the first ones come again."""
