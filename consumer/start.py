@@ -30,10 +30,6 @@ def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None
     visibility_seconds = settings.visibility_timeout_seconds or attributes.visibility_timeout_seconds
     check_visibility_timeout(visibility_seconds, "the queue's visibility timeout")
     jobs = catalog.load_app(settings.app_dir, settings.module)
-    if not jobs.jobs:
-        log.warning(
-            "check.finding", subject="module", value=f"{settings.module}: no methods", why="nothing can be called"
-        )
     around = catalog.load_callable(settings.around) if settings.around else None
     runner = Runner(
         settings=settings,
@@ -56,20 +52,25 @@ def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None
         attempts_max=attributes.attempts_max,
     )
     if not only:
-        _warn(settings, attributes, visibility_seconds, log)
+        _warn(settings, attributes, visibility_seconds, jobs, log)
     runner.run()
 
 
 def _warn(
-    settings: Settings, attributes: sqs.QueueAttributes, visibility_seconds: int, log: FilteringBoundLogger
+    settings: Settings,
+    attributes: sqs.QueueAttributes,
+    visibility_seconds: int,
+    jobs: catalog.Catalog,
+    log: FilteringBoundLogger,
 ) -> None:
-    """Log what `jobrunner check` would say of the queue's own attributes: they are at hand."""
-    for finding in rules.of_queue(
+    """Log what `jobrunner check` would say of the module and of the queue's own attributes: they are at hand."""
+    of_queue = rules.of_queue(
         attributes.values,
         queue_url=settings.queue_url,
         visibility_seconds=visibility_seconds,
         job_timeout_seconds=settings.job_timeout_seconds,
-    ):
+    )
+    for finding in (rules.of_methods(settings.module, len(jobs.jobs)), *of_queue):
         if finding.level != "ok":
             say = log.error if finding.level == "error" else log.warning
             say("check.finding", subject=finding.subject, value=finding.value, why=finding.why, cure=finding.cure)

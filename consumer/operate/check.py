@@ -132,17 +132,7 @@ def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Findin
     except JobrunnerError as error:
         yield Finding("error", "module", str(error), "consume would not start", f"jobrunner methods --module {module}")
         return
-    if jobs.jobs:
-        yield Finding("ok", "module", f"{module}: {len(jobs.jobs)} methods")
-    else:
-        why = "every message would be an unknown method"
-        yield Finding(
-            "error",
-            "module",
-            f"{module}: no methods",
-            why,
-            f"write public functions in {module}, or name another --module",
-        )
+    yield rules.of_methods(module, len(jobs.jobs))
     yield from _tried(
         "around",
         options["around"],

@@ -110,6 +110,15 @@ def of_dead_letters(values: Values, dead: Values, *, dead_url: str, queue_url: s
     )
 
 
+def of_methods(module: str, count: int) -> Finding:
+    """Judge whether a module has anything that messages may call."""
+    if count:
+        return Finding("ok", "module", f"{module}: {count} methods")
+    why = "every message would be an unknown method"
+    cure = f"write public functions in {module}, or name another --module"
+    return Finding("error", "module", f"{module}: no methods", why, cure)
+
+
 def of_oldest(seconds: float | None) -> Finding:
     """Judge how long the oldest message has been waiting, where anybody knows."""
     if seconds is None:

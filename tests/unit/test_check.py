@@ -242,3 +242,9 @@ def test_a_url_or_profile_that_botocore_does_not_take_is_named(monkeypatch, url,
         monkeypatch.setenv("AWS_PROFILE", profile)
     with pytest.raises(SettingsError, match=re.escape(says)):
         operated(url)
+
+
+@pytest.mark.parametrize(("count", "level"), [(0, "error"), (3, "ok")])
+def test_a_module_without_methods_is_an_error_with_its_cure(count, level):
+    found = rules.of_methods("jobs", count)
+    assert (found.level, "write public functions in jobs" in found.cure) == (level, not count)
