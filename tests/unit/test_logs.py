@@ -23,7 +23,7 @@ job = current.CurrentJob(id="k", message_id="m", method="a.b", attempt=2, sent_a
 current.running.set(job)
 log.info("ours", n=1)
 structlog.get_logger("app").info("structured", n=2)
-logging.getLogger("app").warning("standard %s", 3)
+logging.getLogger("app").warning("standard %s", 3, extra={"order": 7})
 logging.getLogger("app").debug("too quiet")
 try:
     1 / 0
@@ -52,6 +52,7 @@ def test_our_lines_and_both_kinds_of_the_apps_come_out_alike_with_the_jobs_ids()
         assert list(line)[:3] == ["timestamp", "level", "event"]
         assert (line["method"], line["message_id"], line["job_id"], line["attempt"]) == ("a.b", "m", "k", 2)
         assert line["request_id"] == "r"
+    assert lines[2]["order"] == 7
     assert "ZeroDivisionError" in lines[3]["exception"]
 
 
