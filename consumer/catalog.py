@@ -80,7 +80,9 @@ def load(module_name: str) -> Catalog:
 
 def load_app(app_dir: Path, module_name: str) -> Catalog:
     """Open the app and load its jobs; raises AppError. Call it when all of ours is imported."""
-    open_app(app_dir.resolve())
+    app_dir = app_dir.resolve()
+    open_app(app_dir)
+    _refuse_another_module(app_dir / module_name.partition(".")[0])
     return load(module_name)
 
 
@@ -119,6 +121,13 @@ def load_callable(reference: str) -> Callable[..., Any]:
     if not callable(value):
         raise AppError(f"{reference!r} is not callable")
     return value  # type: ignore[no-any-return]
+
+
+def _refuse_another_module(folder: Path) -> None:
+    # A folder without __init__.py comes after every module of its name, wherever on sys.path that is.
+    spec = importlib.util.find_spec(folder.name) if folder.is_dir() else None
+    if spec and spec.origin and folder.parent not in Path(spec.origin).parents[:2]:
+        raise AppError(f"{folder} has no __init__.py, so Python takes {spec.origin} for it: add an empty one")
 
 
 def _modules(name: str) -> Iterator[ModuleType]:

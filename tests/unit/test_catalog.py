@@ -177,6 +177,20 @@ def test_an_app_with_its_own_consumer_is_told_so(tmp_path):
         catalog.open_app(tmp_path)
 
 
+def test_a_folder_without_init_is_loaded_unless_another_module_would_be_taken_for_it(app, tmp_path, monkeypatch):
+    app({"shop/orders.py": "def ship(): pass\n", "elsewhere/shop/__init__.py": "def theirs(): pass\n"})
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    with pytest.raises(AppError, match=r"shop has no __init__\.py, .*elsewhere.*: add an empty one"):
+        catalog.load_app(tmp_path, "shop")
+    (tmp_path / "elsewhere" / "shop" / "__init__.py").unlink()
+    assert list(catalog.load_app(tmp_path, "shop").jobs) == ["orders.ship"]
+
+
+def test_a_folder_beside_a_file_of_its_name_is_just_a_folder(app, tmp_path):
+    app({"shop.py": "def ship(): pass\n", "shop/picture.txt": ""})
+    assert list(catalog.load_app(tmp_path, "shop").jobs) == ["ship"]
+
+
 def test_around_is_loaded_by_module_and_name(app):
     app({"web.py": "class App:\n    def app_context(self): pass\napp = App()\nname = 'x'"})
     assert catalog.load_callable("web:app.app_context").__name__ == "app_context"
