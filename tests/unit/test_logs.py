@@ -108,3 +108,19 @@ def test_colours_are_for_terminals_and_no_color_is_honoured(monkeypatch, no_colo
 
 def test_the_library_itself_configures_nothing_at_import():
     assert logging.getLogger("botocore").level == logging.NOTSET
+
+
+@pytest.mark.parametrize(
+    "configure",
+    [
+        "import logging.config; logging.config.dictConfig({'version': 1, 'root': {'handlers': []}})",
+        "import structlog; structlog.configure(processors=[lambda *_: 'theirs'])",
+    ],
+    ids=["logging", "structlog"],
+)
+def test_an_app_that_configures_logging_for_itself_leaves_our_lines_alone(configure):
+    before = SCRIPT.index("from consumer import current")
+    script = f"{SCRIPT[:before]}{configure}\n{SCRIPT[before:]}"
+    done = subprocess.run([sys.executable, "-c", script, "json"], check=True, capture_output=True, text=True)
+    ours = [json.loads(line) for line in done.stdout.splitlines() if '"event":"ours"' in line]
+    assert [(line["n"], line["method"]) for line in ours] == [(1, "a.b")]
