@@ -1,0 +1,168 @@
+"""docs/flask.md, django.md and async.md, done as they say: real frameworks and servers, a real PostgreSQL.
+
+What a page leaves out of its app is in tests/apps.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+from databases import Postgres
+from servers import ROOT, NotHere, free_port, is_ci, wait_for
+
+pytestmark = pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+
+SERVERS = {
+    "flask": "gunicorn --preload --workers 2 --bind 127.0.0.1:{port} web.app:app",
+    "django": "gunicorn --bind 127.0.0.1:{port} shop.wsgi",
+    "async": "uvicorn --port {port} web.app:app",
+}
+of_each = pytest.mark.parametrize("shop", SERVERS, indirect=True)
+
+
+class Shop:
+    """A page's app with its database, its web server and its workers."""
+
+    def __init__(self, framework, app, postgres):
+        self.page = (ROOT / "docs" / f"{framework}.md").read_text()
+        self.app = app
+        self.postgres = postgres
+        (app.folder / "jobs.py").unlink()
+        shutil.copytree(ROOT / "tests" / "apps" / framework, app.folder, dirs_exist_ok=True)
+        for name, text in re.findall(r"^```python\n# (\S+)\n(.*?)^```", self.page, re.DOTALL | re.MULTILINE):
+            app.write(name, text)
+        self.env = {
+            "PYTHONPATH": str(app.folder),
+            "JOBRUNNER_QUEUE_URL": app.queue_url,
+            "DATABASE_PORT": str(postgres.port),
+            "DATABASE_URL": f"postgresql+psycopg://{postgres.address}",
+            "FLASK_SQLALCHEMY_DATABASE_URI": f"postgresql+psycopg://{postgres.address}",
+        }
+        self.port = free_port()
+        self.web = self._start(*SERVERS[framework].format(port=self.port).split())
+
+    def _start(self, program, *words):
+        options = {"cwd": self.app.folder, "env": {**os.environ, **self.env}}
+        subprocess.run([sys.executable, "create_tables.py"], check=True, **options)
+        return subprocess.Popen([Path(sys.executable).parent / program, *words], **options)
+
+    def consume(self, *words, around=True):
+        """Start a worker with the page's --around."""
+        said = re.search(r"jobrunner consume (--around \S+)`", self.page)
+        return self.app.consume(*words, *(said[1].split() if said and around else []), env=self.env)
+
+    def order(self, number):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/orders/{number}", method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 202
+
+    def is_up(self):
+        assert self.web.poll() is None, "the web server ended"
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def shipped(self):
+        return [number for (number,) in self.postgres.ask('SELECT number FROM "order" WHERE shipped ORDER BY number')]
+
+
+@pytest.fixture
+def postgres():
+    try:
+        server = Postgres().start()
+    except NotHere as reason:
+        if is_ci():
+            raise
+        pytest.skip(str(reason))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def shop(request, app, postgres):
+    shop = Shop(request.param, app, postgres)
+    try:
+        wait_for(shop.is_up, 20, "the web server")
+        yield shop
+    finally:
+        shop.web.terminate()
+        shop.web.wait(20)
+
+
+@of_each
+def test_a_request_becomes_a_job_also_after_the_database_dropped_every_connection(shop):
+    worker = shop.consume("--threads", 1)
+    shop.order(1)
+    worker.wait("job.done", method="orders.ship")
+    assert shop.postgres.drop_connections() >= 1, "the worker keeps its connection"
+    shop.order(2)
+    worker.wait("job.done", 2, method="orders.ship")
+    assert shop.shipped() == [1, 2]
+    assert not worker.named("job.failed")
+    assert worker.stop()[0] == 0
+
+
+@pytest.mark.parametrize("shop", ["django"], indirect=True)
+def test_without_its_context_manager_a_dropped_connection_fails_every_job_from_then_on(shop):
+    worker = shop.consume("--threads", 1, around=False)
+    shop.order(1)
+    worker.wait("job.done", method="orders.ship")
+    shop.postgres.drop_connections()
+    shop.order(2)
+    shop.order(3)
+    failed = worker.wait("job.failed", 3)
+    assert {line["attempt"] for line in failed} == {1, 2}
+    assert shop.shipped() == [1]
+
+
+@pytest.mark.parametrize("shop", ["flask"], indirect=True)
+def test_what_a_failed_job_did_not_commit_is_rolled_back(shop):
+    worker = shop.consume("--threads", 1)
+    shop.app.enqueue(("more.fail_half_way", [1]))
+    worker.wait("job.failed", method="more.fail_half_way")
+    assert shop.shipped() == []
+    worker.wait("job.done", method="more.fail_half_way")
+    assert shop.shipped() == [1]
+
+
+@pytest.mark.parametrize("shop", ["flask"], indirect=True)
+def test_a_forked_web_server_shares_no_client(shop):
+    def ports(process):
+        """Give the local ports of a process's connections to SQS."""
+        remote = int(shop.app.queue_url.split(":")[2].split("/")[0])
+        return {line.laddr.port for line in process.net_connections() if line.raddr and line.raddr.port == remote}
+
+    def own_ports():
+        """Have both forked processes send; give the ports that each does not have from its parent."""
+        shop.order(next(numbers))
+        return all(found := [ports(child) - ports(master) for child in master.children()]) and found
+
+    numbers = iter(range(2, 1_000))
+    worker = shop.consume()
+    worker.wait("job.done", method="more.ready")
+    shop.order(1)
+    master = psutil.Process(shop.web.pid)
+    one, other = wait_for(own_ports, 20, "a connection of its own in each forked process")
+    assert not one & other
+    worker.wait("job.done", next(numbers) - 1, method="orders.ship")
+
+
+@pytest.mark.parametrize("shop", ["async"], indirect=True)
+def test_async_jobs_share_one_engine(shop):
+    worker = shop.consume("--threads", 5)
+    shop.app.enqueue(*[("more.ask", [])] * 40)
+    worker.wait("job.done", 40)
+    backends = {line["pid"] for line in worker.named("asked")}
+    assert 1 < len(backends) <= 5, "the pool's five, used again and again"
+
+
+@pytest.mark.parametrize("shop", ["django"], indirect=True)
+def test_the_page_sends_as_its_app_does(shop):
+    said = re.search(r"`(transaction\.on_commit\(.*?\))`:", shop.page)[1]
+    assert said in (shop.app.folder / "shop" / "urls.py").read_text()

@@ -1,0 +1,6 @@
+import os
+
+from sqlalchemy import create_engine
+from web.models import Base
+
+Base.metadata.create_all(create_engine(os.environ["DATABASE_URL"]))

@@ -1,0 +1,16 @@
+import os
+
+SECRET_KEY = "test"
+INSTALLED_APPS = ["shop"]
+ROOT_URLCONF = "shop.urls"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "postgres",
+        "USER": "postgres",
+        "HOST": "127.0.0.1",
+        "PORT": os.environ["DATABASE_PORT"],
+        "CONN_MAX_AGE": 600,
+        "CONN_HEALTH_CHECKS": True,
+    }
+}

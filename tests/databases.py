@@ -1,0 +1,69 @@
+"""A real PostgreSQL of the test's own, which can drop its connections."""
+
+import getpass
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import psycopg
+from servers import NotHere, free_port, wait_for
+
+START_SECONDS = 30
+STOP_SECONDS = 20
+
+
+class Postgres:
+    """A server on a port of its own, in memory as far as it will; `stop` leaves nothing behind."""
+
+    def __init__(self):
+        # PostgreSQL refuses to run as root.
+        self.user = "postgres" if os.geteuid() == 0 else getpass.getuser()
+        self.port = free_port()
+        self.address = f"postgres@127.0.0.1:{self.port}/postgres"
+        self.process = None
+
+    def start(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self.folder.chmod(0o700)
+        shutil.chown(self.folder, self.user)
+        options = {"user": self.user, "cwd": self.folder, "env": {"PATH": os.environ["PATH"]}}
+        initdb = [program("initdb"), "-D", "data", "-U", "postgres", "-E", "UTF8", "--auth=trust", "--no-sync"]
+        subprocess.run(initdb, check=True, capture_output=True, **options)
+        where = ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-k", ""]
+        with (self.folder / "log").open("w") as log:
+            command = [program("postgres"), "-D", "data", "-F", *where]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, **options)
+        wait_for(self.answers, START_SECONDS, lambda: f"PostgreSQL:\n{(self.folder / 'log').read_text()}")
+        return self
+
+    def answers(self):
+        try:
+            return self.ask("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+
+    def ask(self, query):
+        """Run one statement; gives its rows."""
+        with psycopg.connect(f"postgresql://{self.address}", autocommit=True) as connection:
+            return connection.execute(query).fetchall()
+
+    def drop_connections(self):
+        """End every connection but the asking one; gives how many there were."""
+        others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        return len(self.ask(f"SELECT pg_terminate_backend(pid, 5000) {others}"))
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)  # SIGTERM would wait for every client to leave first
+        self.process.wait(STOP_SECONDS)
+        shutil.rmtree(self.folder)
+
+
+def program(name):
+    """Find one of PostgreSQL's programs, also where Debian puts them."""
+    for folder in ["", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]:
+        if found := shutil.which(name, path=folder or None):
+            return found
+    raise NotHere("needs PostgreSQL's initdb and postgres on this machine")
