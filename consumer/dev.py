@@ -39,7 +39,7 @@ def run(*, module: str, app_dir: Path, port: int, command: Sequence[str]) -> int
             click.echo(f"  export {name}={shlex.quote(value)}")
         click.echo('  jobrunner enqueue METHOD \'{"name": "value"}\'   # METHOD: see jobrunner methods\n')
         worker = [*PROGRAM, "consume", "--reload", "--module", module, "--app-dir", str(app_dir)]
-        # moto goes on with the long poll of a worker that was restarted, and gives it what comes next.
+        # moto goes on with the long poll of a worker that has ended, and gives it what comes next.
         shared = {"JOBRUNNER_WAIT_SECONDS": "1", **os.environ, **environment}
         helpers = []
         if list(app_dir.glob(f"{module.replace('.', '/')}/crons.toml")) or (app_dir / "crons.toml").exists():

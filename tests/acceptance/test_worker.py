@@ -56,6 +56,18 @@ def test_sigterm_in_a_long_poll_on_an_empty_queue_is_quick(app):
     assert (code, seconds < 3) == (0, True), f"{seconds} {worker}"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_comes_just_after_the_end_of_a_worker_is_not_lost_to_its_long_poll(app, make_queue, server_url, number):
+    app.queue_url = make_queue(server_url, visibility_seconds=10)
+    worker = app.consume("--wait-seconds", 20)
+    worker.wait("worker.ready")
+    worker.signal(number)
+    worker.end()
+    app.enqueue(("note", ["late"]))
+    app.consume().wait("job.done", seconds=30)
+    assert app.notes() == ["late"]
+
+
 # Not on moto: its long poll does not notice what becomes visible, and then gives it to a poll whose client is gone.
 @pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
 def test_sigterm_hands_running_jobs_back_and_they_start_elsewhere_at_once(app):
