@@ -104,41 +104,8 @@ def open_app(app_dir: Path) -> None:
         sys.path.insert(0, str(app_dir))
 
 
-def load_callable(reference: str) -> Callable[..., Any]:
-    """Import `module:callable`, the form of `--around`; raises AppError."""
-    module_name, _, path = reference.partition(":")
-    if not path:
-        raise AppError(f"{reference!r} is not MODULE:CALLABLE, such as web.app:app.app_context")
-    try:
-        value: Any = _import(module_name)
-    except NoSuchModule:
-        raise AppError(f"--around {reference!r}: no module {module_name!r} in {sys.path[0] or '.'}") from None
-    for name in path.split("."):
-        try:
-            value = getattr(value, name)
-        except AttributeError:
-            raise AppError(f"{reference!r}: {value!r} has no {name!r}") from None
-    if not callable(value):
-        raise AppError(f"{reference!r} is not callable")
-    return value  # type: ignore[no-any-return]
-
-
-def _refuse_another_module(folder: Path) -> None:
-    # A folder without __init__.py comes after every module of its name, wherever on sys.path that is.
-    spec = importlib.util.find_spec(folder.name) if folder.is_dir() else None
-    if spec and spec.origin and folder.parent not in Path(spec.origin).parents[:2]:
-        raise AppError(f"{folder} has no __init__.py, so Python takes {spec.origin} for it: add an empty one")
-
-
-def _modules(name: str) -> Iterator[ModuleType]:
-    module = _import(name)
-    yield module
-    for child in sorted(found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))):
-        if not child.startswith("_"):
-            yield from _modules(f"{name}.{child}")
-
-
-def _import(name: str) -> ModuleType:
+def import_module(name: str) -> ModuleType:
+    """Import a module of the app; raises NoSuchModule, or AppImportFailed with the app's own traceback."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -150,6 +117,21 @@ def _import(name: str) -> ModuleType:
         raise _import_failed(name, error) from error
     except (Exception, SystemExit) as error:
         raise _import_failed(name, error) from error
+
+
+def _refuse_another_module(folder: Path) -> None:
+    # A folder without __init__.py comes after every module of its name, wherever on sys.path that is.
+    spec = importlib.util.find_spec(folder.name) if folder.is_dir() else None
+    if spec and spec.origin and folder.parent not in Path(spec.origin).parents[:2]:
+        raise AppError(f"{folder} has no __init__.py, so Python takes {spec.origin} for it: add an empty one")
+
+
+def _modules(name: str) -> Iterator[ModuleType]:
+    module = import_module(name)
+    yield module
+    for child in sorted(found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))):
+        if not child.startswith("_"):
+            yield from _modules(f"{name}.{child}")
 
 
 def _import_failed(name: str, error: BaseException) -> AppImportFailed:

@@ -4,20 +4,18 @@ import inspect
 import os
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from consumer import current, outcome
+from consumer.around import Around
 from consumer.catalog import Catalog, Job
 from consumer.errors import BadParams, MalformedMessage, UnknownMethod
 from consumer.message import Call, Delivery, decode
 from consumer.metrics import Metrics
 from consumer.outcome import Outcome
-
-Around = Callable[[], AbstractContextManager[Any]]
 
 UNKNOWN_LOG_SECONDS = 60.0
 UNKNOWN_NAMES_MAX = 1_000

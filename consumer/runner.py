@@ -14,11 +14,12 @@ from structlog.typing import FilteringBoundLogger
 
 from consumer import catalog, sqs
 from consumer.alone import Alone
+from consumer.around import Around
 from consumer.coroutines import Coroutines
 from consumer.deadman import DeadMansSwitch
 from consumer.demand import Demand
 from consumer.errors import ExitCode, JobrunnerError
-from consumer.execution import Around, Execution
+from consumer.execution import Execution
 from consumer.health import StatusFile
 from consumer.keeper import Keeper, Renewal
 from consumer.lease import Leases

@@ -9,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from consumer import catalog, sqs
 from consumer.alone import Alone, OneDelivery
+from consumer.around import load_around
 from consumer.errors import LastingQueueError, QueueError
 from consumer.message import Delivery
 from consumer.operate import rules
@@ -30,7 +31,7 @@ def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None
     visibility_seconds = settings.visibility_timeout_seconds or attributes.visibility_timeout_seconds
     check_visibility_timeout(visibility_seconds, "the queue's visibility timeout")
     jobs = catalog.load_app(settings.app_dir, settings.module)
-    around = catalog.load_callable(settings.around) if settings.around else None
+    around = load_around(settings.around) if settings.around else None
     runner = Runner(
         settings=settings,
         queue=queue,

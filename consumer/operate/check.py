@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from consumer import catalog
+from consumer.around import load_around
 from consumer.crons import file
 from consumer.errors import AccessDenied, JobrunnerError, QueueError, QueueNotFound, SettingsError
 from consumer.operate import rules
@@ -136,7 +137,7 @@ def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Findin
     yield from _tried(
         "around",
         options["around"],
-        lambda: catalog.load_callable(options["around"]),
+        lambda: load_around(options["around"]),
         "jobrunner consume --around MODULE:CALLABLE, such as web.app:app.app_context",
     )
     yield from _crons(module, jobs, crons_path)

@@ -6,6 +6,7 @@ import textwrap
 import pytest
 
 from consumer import catalog
+from consumer.around import load_around
 from consumer.errors import AppError, AppImportFailed, BadParams, NoSuchModule, UnknownMethod
 
 
@@ -191,18 +192,34 @@ def test_a_folder_beside_a_file_of_its_name_is_just_a_folder(app, tmp_path):
     assert list(catalog.load_app(tmp_path, "shop").jobs) == ["ship"]
 
 
+@pytest.mark.parametrize(
+    ("code", "cure"),
+    [
+        ("def scope(): yield", "decorate it with contextlib.contextmanager"),
+        ("async def scope(): pass", "it is async"),
+        ("async def scope(): yield", "it is async"),
+        ("import contextlib\n@contextlib.asynccontextmanager\nasync def scope(): yield", "it is async"),
+        ("def scope(request): pass", "it is called without arguments"),
+    ],
+)
+def test_what_cannot_be_entered_around_a_job_is_refused_at_the_start(app, code, cure):
+    app({"web.py": code})
+    with pytest.raises(AppError, match=f"--around 'web:scope'.*{cure}"):
+        load_around("web:scope")
+
+
 def test_around_is_loaded_by_module_and_name(app):
     app({"web.py": "class App:\n    def app_context(self): pass\napp = App()\nname = 'x'"})
-    assert catalog.load_callable("web:app.app_context").__name__ == "app_context"
+    assert load_around("web:app.app_context").__name__ == "app_context"
     for reference, says in [("web", "MODULE:CALLABLE"), ("web:nope", "has no 'nope'"), ("web:name", "not callable")]:
         with pytest.raises(AppError, match=says):
-            catalog.load_callable(reference)
+            load_around(reference)
 
 
 def test_around_of_a_module_that_is_not_there_names_the_flag(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(AppError, match="--around 'nope:x': no module 'nope'"):
-        catalog.load_callable("nope:x")
+        load_around("nope:x")
 
 
 def test_params_that_are_neither_names_nor_positions_are_refused():
