@@ -8,7 +8,7 @@ from typing import Any
 from consumer.catalog import Catalog
 from consumer.errors import BadParams, QueueError, SettingsError, UnknownMethod
 from consumer.message import decode_or_none
-from consumer.operate.queues import DeadLetter, OperatedQueue, operated, utc
+from consumer.operate.queues import DeadLetter, OperatedQueue, operated, span, utc
 from consumer.operate.walk import Walk
 from consumer.sqs import batches
 
@@ -40,7 +40,7 @@ class Group:
     def lines(self) -> Iterator[str]:
         """Give it as text, with some of its ids."""
         now = time.time()
-        ages = f"sent {_age(now - self.newest)} to {_age(now - self.oldest)} ago"
+        ages = f"sent {span(now - self.newest)} to {span(now - self.oldest)} ago"
         yield f"{len(self.ids):>6}  {self.method}  {self.reason}  {ages}"
         more = f"  and {len(self.ids) - IDS_SHOWN} more" if len(self.ids) > IDS_SHOWN else ""
         yield f"        {'  '.join(self.ids[:IDS_SHOWN])}{more}"
@@ -191,10 +191,3 @@ def ids_of(letter: DeadLetter) -> set[str | None]:
     """Give the ids that a person may know a message by: SQS's and its job's."""
     call = decode_or_none(letter.body)
     return {letter.message_id, call.id} if call else {letter.message_id}
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"

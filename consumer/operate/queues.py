@@ -215,6 +215,14 @@ def utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
+def span(seconds: float) -> str:
+    """Write a number of seconds for a person, in the largest unit of which there are two."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
 def _dead_letter(message: Mapping[str, Any]) -> DeadLetter:
     system = message.get("Attributes", {})
     return DeadLetter(

@@ -14,6 +14,7 @@ from consumer.deadman import LIMIT
 from consumer.endpoint import locate
 from consumer.message import BODY_BYTES_MAX
 from consumer.operate import policies
+from consumer.operate.queues import span
 from consumer.settings import VISIBILITY_SECONDS_MIN
 from consumer.sqs import QueueAttributes
 
@@ -72,7 +73,7 @@ def of_queue(values: Values, *, queue_url: str, visibility_seconds: int, job_tim
     if retention < DAY:
         why = "jobs that wait for longer are lost: an outage over night is enough"
         cure = mend(MessageRetentionPeriod=str(4 * DAY))
-        yield Finding("warn", "retention", _span(retention), why, cure)
+        yield Finding("warn", "retention", span(retention), why, cure)
     yield from _in_flight(values)
     yield from _encryption(values, mend)
     yield from _senders(values, mend)
@@ -96,7 +97,7 @@ def of_dead_letters(values: Values, dead: Values, *, dead_url: str, queue_url: s
         yield Finding(
             "ok" if fine else "error",
             "dead-letter retention",
-            f"{_span(dead_kept)}, the queue's is {_span(kept)}",
+            f"{span(dead_kept)}, the queue's is {span(kept)}",
             "" if fine else "a dead letter keeps the age it had: it may be deleted on the day it arrives",
             "" if fine else longer if dead_kept < RETENTION_SECONDS_MAX else shorter,
         )
@@ -127,7 +128,7 @@ def of_oldest(seconds: float | None) -> Finding:
     return Finding(
         "warn" if late else "ok",
         "oldest message",
-        _span(seconds),
+        span(seconds),
         "jobs come in faster than they are done, or nobody consumes" if late else "",
         "raise supervisord's numprocs or add containers; jobrunner status --watch shows whether it helps"
         if late
@@ -232,10 +233,3 @@ def create_dead(queue_url: str, name: str) -> str:
 def _set(queue_url: str, attributes: Mapping[str, str]) -> str:
     command = f"{aws(queue_url)} sqs set-queue-attributes --queue-url {queue_url}"
     return f"{command} --attributes {shlex.quote(json.dumps(attributes))}"
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((DAY, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
