@@ -128,6 +128,11 @@ def test_the_documented_links_exist():
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+@pytest.mark.parametrize("page", ["flask", "django", "async", "sentry"])
+def test_a_page_about_a_framework_is_read_in_a_minute(page):
+    assert len((ROOT / "docs" / f"{page}.md").read_text().splitlines()) <= 40
+
+
 def test_the_crons_shown_are_the_demos():
     listed = CliRunner().invoke(main, ["crons", "list", "--app-dir", str(ROOT)]).output
     shown = next(text for text in blocks("text") if "weekly_newsletter" in text)
