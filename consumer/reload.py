@@ -38,13 +38,13 @@ def run_again_on_change(app_dir: Path) -> NoReturn:
         if child.returncode is None:
             child.terminate()
         code = child.wait()
-        if stopping:
-            sys.exit(max(code, 0))
         # Broken code stays broken until somebody saves a file; all else deserves a fresh start.
         while code in (ExitCode.APP, ExitCode.SETTINGS) and not stopping and _snapshot(app_dir) == seen:
             time.sleep(LOOK_SECONDS)
-        if code:
+        if code and not stopping:
             time.sleep(RESTART_SECONDS)
+        if stopping:
+            sys.exit(max(code, 0))
 
 
 def _snapshot(app_dir: Path) -> dict[Path, int]:

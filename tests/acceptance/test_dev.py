@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 from servers import ROOT, wait_for
 from workers import Worker
@@ -60,6 +61,16 @@ def test_the_consumer_starts_again_when_code_changes_and_survives_broken_code(de
     worker.wait("worker.ready", 2)
     enqueue("say", ["hello"])
     wait_for(lambda: (tmp_path / "said").exists() and (tmp_path / "said").read_text() == "new: hello")
+
+
+def test_broken_code_is_not_started_once_more_at_the_end(dev, tmp_path):
+    (tmp_path / "jobs.py").write_text("this is not Python")
+    worker = dev()
+    worker.wait("worker.refused")
+    (reloader,) = psutil.Process(worker.process.pid).children()
+    wait_for(lambda: not reloader.children(), what="the refused worker is gone")
+    assert worker.stop()[0] == 0
+    assert len(worker.named("worker.refused")) == 1
 
 
 def test_the_command_gets_the_environment_and_its_end_ends_all(dev, tmp_path):
