@@ -18,6 +18,8 @@ from consumer import current
 #: A write of at most PIPE_BUF bytes reaches a pipe whole, whoever else writes to it (POSIX).
 LINE_BYTES_MAX = 4_096
 CUT = " ...[cut]... "
+#: Not `extra`: what every record has, and what other handlers leave on it.
+OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
 Format = Literal["json", "console"]
 
@@ -43,7 +45,7 @@ def configure(*, log_format: Format, level: str) -> FilteringBoundLogger:
     handler.terminator = ""
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), structlog.stdlib.add_logger_name, *shared],
+            foreign_pre_chain=[add_extra, structlog.stdlib.add_logger_name, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
@@ -72,6 +74,12 @@ class LineWriter:
         """Do nothing: nothing is held back."""
 
     debug = info = warning = warn = error = critical = exception = fatal = msg = log = write
+
+
+def add_extra(_logger: object, _name: str, event: EventDict) -> EventDict:
+    """Put the `extra` of a standard line on it; what the line itself says wins."""
+    extra = {key: value for key, value in vars(event["_record"]).items() if key not in OF_EVERY_RECORD}
+    return {**extra, **event}
 
 
 def add_job(_logger: object, _name: str, event: EventDict) -> EventDict:

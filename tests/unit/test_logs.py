@@ -23,7 +23,7 @@ job = current.CurrentJob(id="k", message_id="m", method="a.b", attempt=2, sent_a
 current.running.set(job)
 log.info("ours", n=1)
 structlog.get_logger("app").info("structured", n=2)
-logging.getLogger("app").warning("standard %s", 3, extra={"order": 7})
+logging.getLogger("app").warning("standard %s", 3, extra={"order": 7, "event": "theirs"})
 logging.getLogger("app").debug("too quiet")
 try:
     1 / 0
