@@ -8,15 +8,15 @@ from typing import Any
 
 from consumer.catalog import import_module
 from consumer.errors import AppError, NoSuchModule
+from consumer.settings import check_around
 
 Around = Callable[[], AbstractContextManager[Any]]
 
 
 def load_around(reference: str) -> Around:
-    """Import `module:callable`, which makes the context managers of `--around`; raises AppError."""
+    """Import `module:callable`, which makes the context managers of `--around`; raises AppError or SettingsError."""
+    check_around(reference)
     module_name, _, path = reference.partition(":")
-    if not path:
-        raise AppError(f"--around {reference!r} is not MODULE:CALLABLE, such as web.app:app.app_context")
     try:
         value: Any = import_module(module_name)
     except NoSuchModule:
@@ -24,8 +24,8 @@ def load_around(reference: str) -> Around:
     for name in path.split("."):
         try:
             value = getattr(value, name)
-        except AttributeError:
-            raise AppError(f"--around {reference!r}: {value!r} has no {name!r}") from None
+        except (AttributeError, RuntimeError) as error:  # Flask's proxies outside their context
+            raise AppError(f"--around {reference!r}: {error}") from None
     if reason := _reason_not_to_enter(value):
         raise AppError(f"--around {reference!r}: {reason}")
     return value  # type: ignore[no-any-return]
@@ -35,14 +35,13 @@ def _reason_not_to_enter(value: Any) -> str | None:
     # Only what can be told without calling it: it may ask for the current job, and there is none yet.
     if not callable(value):
         return "it is not callable"
-    innermost = inspect.unwrap(value)
-    if inspect.iscoroutinefunction(innermost) or inspect.isasyncgenfunction(innermost):
+    if inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value):
         return "it is async, and is entered on the job's thread: make it a plain context manager"
     if inspect.isgeneratorfunction(value):
         return "it is a generator: decorate it with contextlib.contextmanager"
     with suppress(ValueError):  # what is written in C need not tell
         try:
-            inspect.signature(value).bind()
+            inspect.signature(value, follow_wrapped=False).bind()
         except TypeError as error:
-            return f"it is called without arguments, and {error}"
+            return f"it is called without arguments ({error}); in a Flask app it is web.app:app.app_context"
     return None

@@ -73,7 +73,7 @@ def load(module_name: str) -> Catalog:
             reason = _reason_to_leave_out(value, module)
             if reason is None:
                 jobs[method] = Job.of(method, value)
-            elif isinstance(value, FunctionType):
+            elif isinstance(value, FunctionType) and not _is_imported(value, module):
                 left_out[method] = reason
     return Catalog(module=module_name, jobs=jobs, left_out=left_out)
 
@@ -82,7 +82,7 @@ def load_app(app_dir: Path, module_name: str) -> Catalog:
     """Open the app and load its jobs; raises AppError. Call it when all of ours is imported."""
     app_dir = app_dir.resolve()
     open_app(app_dir)
-    _refuse_another_module(app_dir / module_name.partition(".")[0])
+    _refuse_another(import_module(module_name), app_dir / module_name.replace(".", "/"))
     return load(module_name)
 
 
@@ -119,11 +119,12 @@ def import_module(name: str) -> ModuleType:
         raise _import_failed(name, error) from error
 
 
-def _refuse_another_module(folder: Path) -> None:
+def _refuse_another(module: ModuleType, folder: Path) -> None:
     # A folder without __init__.py comes after every module of its name, wherever on sys.path that is.
-    spec = importlib.util.find_spec(folder.name) if folder.is_dir() else None
-    if spec and spec.origin and folder.parent not in Path(spec.origin).parents[:2]:
-        raise AppError(f"{folder} has no __init__.py, so Python takes {spec.origin} for it: add an empty one")
+    is_hidden = any(folder.glob("*.py")) and not (folder / "__init__.py").exists()
+    file = getattr(module, "__file__", None)
+    if is_hidden and file and Path(file).parent != folder.parent:
+        raise AppError(f"{folder} has no __init__.py, so Python takes {file} for it: add an empty one")
 
 
 def _modules(name: str) -> Iterator[ModuleType]:
@@ -153,7 +154,12 @@ def _reason_to_leave_out(value: object, module: ModuleType) -> str | None:
     if not isinstance(value, FunctionType):
         return "it is not a function"
     if value.__module__ != module.__name__:
-        return f"it is defined in {value.__module__}, not here (a decorator without functools.wraps does that too)"
+        return f"it is defined in {value.__module__}, not here: by a decorator without functools.wraps?"
     if inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value):
         return "it is a generator: calling it runs nothing"
     return None
+
+
+def _is_imported(function: FunctionType, module: ModuleType) -> bool:
+    """Tell a plain import, which nobody takes for a job, from what a decorator made elsewhere."""
+    return function.__module__ != module.__name__ and "<locals>" not in function.__qualname__

@@ -1,5 +1,6 @@
 """What `consume` was told, checked at birth; frozen, so any thread may read it."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,8 @@ class Settings:
         check_queue_url(self.queue_url)
         if not self.app_dir.is_dir():
             raise SettingsError(f"--app-dir {self.app_dir} is not a directory: name the folder that holds the module")
+        if self.around is not None:
+            check_around(self.around)
         _check_range("--threads", self.threads, 1, 200)
         _check_range("--job-timeout", self.job_timeout_seconds, 0, VISIBILITY_SECONDS_MAX, unit="seconds (0: no limit)")
         _check_range("--wait-seconds", self.wait_seconds, 1, WAIT_SECONDS_MAX)
@@ -47,6 +50,12 @@ class Settings:
             _check_range("--max-memory-mb", self.max_memory_mb, 1, 1_000_000)
         if self.status_file is not None and not self.status_file.absolute().parent.is_dir():
             raise SettingsError(f"--status-file {self.status_file}: its folder does not exist; create it first")
+
+
+def check_around(reference: str) -> None:
+    """Raise SettingsError unless the reference has the form of one."""
+    if not re.fullmatch(r"[^:]+:[^:]+", reference):
+        raise SettingsError(f"--around {reference!r} is not MODULE:CALLABLE, such as web.app:app.app_context")
 
 
 def check_queue_url(url: str) -> None:

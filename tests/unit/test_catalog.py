@@ -178,18 +178,31 @@ def test_an_app_with_its_own_consumer_is_told_so(tmp_path):
         catalog.open_app(tmp_path)
 
 
-def test_a_folder_without_init_is_loaded_unless_another_module_would_be_taken_for_it(app, tmp_path, monkeypatch):
+def test_a_folder_without_init_that_another_module_hides_is_refused(app, tmp_path):
     app({"shop/orders.py": "def ship(): pass\n", "elsewhere/shop/__init__.py": "def theirs(): pass\n"})
-    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    sys.path.append(str(tmp_path / "elsewhere"))
     with pytest.raises(AppError, match=r"shop has no __init__\.py, .*elsewhere.*: add an empty one"):
         catalog.load_app(tmp_path, "shop")
-    (tmp_path / "elsewhere" / "shop" / "__init__.py").unlink()
-    assert list(catalog.load_app(tmp_path, "shop").jobs) == ["orders.ship"]
 
 
-def test_a_folder_beside_a_file_of_its_name_is_just_a_folder(app, tmp_path):
-    app({"shop.py": "def ship(): pass\n", "shop/picture.txt": ""})
-    assert list(catalog.load_app(tmp_path, "shop").jobs) == ["ship"]
+@pytest.mark.parametrize(
+    ("files", "module", "job"),
+    [
+        ({"shop/orders.py": ""}, "shop", "orders.ship"),
+        ({"shop.py": "", "shop/picture.txt": "", "shop/orders.py": "1/0"}, "shop", "ship"),
+        (
+            {"shop/manage.py": "1/0", "elsewhere/shop/__init__.py": "", "elsewhere/shop/jobs.py": ""},
+            "shop.jobs",
+            "ship",
+        ),
+        ({"shop/picture.txt": "", "elsewhere/shop.py": ""}, "shop", "ship"),
+    ],
+    ids=["nothing hides it", "a file of its name", "a project around the package", "no code in it"],
+)
+def test_other_folders_without_init_are_in_nobodys_way(app, tmp_path, files, module, job):
+    app({name: text or "def ship(): pass\n" for name, text in files.items()})
+    sys.path.append(str(tmp_path / "elsewhere"))
+    assert list(catalog.load_app(tmp_path, module).jobs) == [job]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +211,6 @@ def test_a_folder_beside_a_file_of_its_name_is_just_a_folder(app, tmp_path):
         ("def scope(): yield", "decorate it with contextlib.contextmanager"),
         ("async def scope(): pass", "it is async"),
         ("async def scope(): yield", "it is async"),
-        ("import contextlib\n@contextlib.asynccontextmanager\nasync def scope(): yield", "it is async"),
         ("def scope(request): pass", "it is called without arguments"),
     ],
 )
@@ -211,9 +223,38 @@ def test_what_cannot_be_entered_around_a_job_is_refused_at_the_start(app, code, 
 def test_around_is_loaded_by_module_and_name(app):
     app({"web.py": "class App:\n    def app_context(self): pass\napp = App()\nname = 'x'"})
     assert load_around("web:app.app_context").__name__ == "app_context"
-    for reference, says in [("web", "MODULE:CALLABLE"), ("web:nope", "has no 'nope'"), ("web:name", "not callable")]:
+    for reference, says in [
+        ("web:nope", "has no attribute 'nope'"),
+        ("web:name", "not callable"),
+    ]:
         with pytest.raises(AppError, match=says):
             load_around(reference)
+
+
+def test_a_decorator_may_give_what_the_decorated_wants(app):
+    code = """
+        import contextlib, functools
+        def with_settings(function):
+            return functools.wraps(function)(lambda: function("settings"))
+        @with_settings
+        @contextlib.contextmanager
+        def scope(settings): yield settings
+    """
+    app({"web.py": code})
+    with load_around("web:scope")() as settings:
+        assert settings == "settings"
+
+
+def test_a_proxy_that_is_not_bound_is_an_error_and_not_a_traceback(app):
+    proxy = """
+        class Proxy:
+            @property
+            def app_context(self): raise RuntimeError("no app")
+        app = Proxy()
+    """
+    app({"web.py": proxy})
+    with pytest.raises(AppError, match="--around 'web:app.app_context': no app"):
+        load_around("web:app.app_context")
 
 
 def test_around_of_a_module_that_is_not_there_names_the_flag(tmp_path, monkeypatch):

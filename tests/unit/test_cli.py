@@ -86,10 +86,16 @@ def test_errors_are_one_line_with_the_cure_and_their_code(run, words, code, says
 
 
 def test_methods_prints_the_catalog_with_signatures(run, tmp_path):
-    (tmp_path / "shop_jobs.py").write_text("def ship(id, fast=False): pass\ndef every(): yield 1\n")
+    made = "def made():\n    def job(): pass\n    return job\n"
+    (tmp_path / "elsewhere.py").write_text(made)
+    code = "from elsewhere import made\ndecorated = made()\ndef ship(id, fast=False): pass\ndef every(): yield 1\n"
+    (tmp_path / "shop_jobs.py").write_text(code)
     result = run("methods", "--module", "shop_jobs", "--app-dir", tmp_path)
     assert result.stdout == "ship(id, fast=False)\n"
-    assert "left out: every: it is a generator" in result.stderr
+    assert result.stderr.splitlines() == [
+        "left out: decorated: it is defined in elsewhere, not here: by a decorator without functools.wraps?",
+        "left out: every: it is a generator: calling it runs nothing",
+    ]
 
 
 def test_a_port_that_is_taken_is_said(run):

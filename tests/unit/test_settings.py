@@ -22,6 +22,8 @@ def test_the_defaults_are_good(tmp_path):
         ({"queue_url": "https://sqs.eu-west-1.amazonaws.com/"}, "not a queue URL"),
         ({"queue_url": URL + ".fifo"}, "FIFO queue.*Use a standard queue"),
         ({"app_dir": Path("/no/such/folder")}, "--app-dir /no/such/folder is not a directory"),
+        ({"around": "web.app"}, "--around 'web.app' is not MODULE:CALLABLE, such as"),
+        ({"around": "web.app:"}, "not MODULE:CALLABLE"),
         ({"threads": 0}, "--threads is 0, outside 1 to 200"),
         ({"job_timeout_seconds": -1}, "--job-timeout is -1"),
         ({"wait_seconds": 21}, "--wait-seconds is 21, outside 1 to 20"),
