@@ -13,6 +13,7 @@ from servers import NotHere, free_port, wait_for
 
 START_SECONDS = 30
 STOP_SECONDS = 20
+OTHERS = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 
 
 class Postgres:
@@ -26,18 +27,26 @@ class Postgres:
         self.process = None
 
     def start(self):
+        initdb, postgres = program("initdb"), program("postgres")
         self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-        self.folder.chmod(0o700)
         shutil.chown(self.folder, self.user)
+        try:
+            self._start(initdb, postgres)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self, initdb, postgres):
         options = {"user": self.user, "cwd": self.folder, "env": {"PATH": os.environ["PATH"]}}
-        initdb = [program("initdb"), "-D", "data", "-U", "postgres", "-E", "UTF8", "--auth=trust", "--no-sync"]
-        subprocess.run(initdb, check=True, capture_output=True, **options)
+        create = [initdb, "-D", "data", "-U", "postgres", "-E", "UTF8", "--auth=trust", "--no-sync"]
+        done = subprocess.run(create, check=False, capture_output=True, text=True, **options)
+        assert done.returncode == 0, done.stderr
         where = ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-k", ""]
         with (self.folder / "log").open("w") as log:
-            command = [program("postgres"), "-D", "data", "-F", *where]
+            command = [postgres, "-D", "data", "-F", *where]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, **options)
         wait_for(self.answers, START_SECONDS, lambda: f"PostgreSQL:\n{(self.folder / 'log').read_text()}")
-        return self
 
     def answers(self):
         try:
@@ -50,14 +59,18 @@ class Postgres:
         with psycopg.connect(f"postgresql://{self.address}", autocommit=True) as connection:
             return connection.execute(query).fetchall()
 
+    def clients(self):
+        """Give the application_name of each connection but the asking one."""
+        return [name for (name,) in self.ask(f"SELECT application_name {OTHERS}")]
+
     def drop_connections(self):
-        """End every connection but the asking one; gives how many there were."""
-        others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        return len(self.ask(f"SELECT pg_terminate_backend(pid, 5000) {others}"))
+        """End every connection but the asking one."""
+        self.ask(f"SELECT pg_terminate_backend(pid, 5000) {OTHERS}")
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)  # SIGTERM would wait for every client to leave first
-        self.process.wait(STOP_SECONDS)
+        if self.process:
+            self.process.send_signal(signal.SIGINT)  # SIGTERM would wait for every client to leave first
+            self.process.wait(STOP_SECONDS)
         shutil.rmtree(self.folder)
 
 

@@ -19,7 +19,7 @@ from sentry_sdk.transport import HttpTransport
 app = Flask("shop")
 send = HttpTransport._send_request
 def send_far_away(*words, **named):
-    time.sleep(0.5)  # as to shake hands takes: until then nothing has left the process
+    time.sleep(0.2)  # as to shake hands takes: until then nothing has left the process
     send(*words, **named)
 HttpTransport._send_request = send_far_away
 """
@@ -79,7 +79,7 @@ def test_each_failure_is_told_once_with_its_own_tags_also_from_a_last_attempt(ap
     }
     around = re.search(r"consume (--around \S+)`", PAGE)[1].split()
     worker = app.consume(*around, env={"SENTRY_DSN": address})
-    worker.wait("job.failed", 4)
+    worker.wait("job.failed", 4, seconds=60)
     wait_for(lambda: len(told) == 4, 20, lambda: told)
     found = [(event["transaction"], event["exception"]["values"][-1]["value"], event["tags"]) for event in told]
     for name, error in (("fail", "plain in shop"), ("fail_async", "async in shop")):

@@ -1,3 +1,5 @@
+"""Makes the tables, before the web server and the worker start."""
+
 import os
 
 import django

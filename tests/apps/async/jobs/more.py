@@ -1,3 +1,5 @@
+"""A job that says which of the database's connections it had."""
+
 import logging
 
 from sqlalchemy import text

@@ -1,3 +1,5 @@
+"""The one table."""
+
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 

@@ -1,3 +1,5 @@
+"""The job that the page speaks of."""
+
 import logging
 
 from shop.models import Order

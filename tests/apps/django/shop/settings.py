@@ -1,3 +1,5 @@
+"""As few settings as Django takes, and connections that are kept."""
+
 import os
 
 SECRET_KEY = "test"
@@ -10,7 +12,7 @@ DATABASES = {
         "USER": "postgres",
         "HOST": "127.0.0.1",
         "PORT": os.environ["DATABASE_PORT"],
-        "CONN_MAX_AGE": 600,
+        "CONN_MAX_AGE": int(os.environ.get("CONN_MAX_AGE", "600")),
         "CONN_HEALTH_CHECKS": True,
     }
 }

@@ -1,3 +1,5 @@
+"""The one view, which sends as the page says."""
+
 from django.db import transaction
 from django.http import HttpResponse
 from django.urls import path

@@ -1,3 +1,5 @@
+"""Jobs that need the app's context, and one that fails half way."""
+
 from flask import current_app
 
 from jobrunner import current_job
