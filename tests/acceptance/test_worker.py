@@ -154,7 +154,7 @@ def test_an_app_with_its_own_consumer_package_is_told_so(app):
     [
         (["--module", "nothing"], 3, "no module 'nothing'"),
         (["--module", "broken"], 3, "not_installed"),
-        (["--around", "jobs:nope"], 3, "has no 'nope'"),
+        (["--around", "jobs:nope"], 3, "has no attribute 'nope'"),
         (["--visibility-timeout", "5"], 2, "outside 10 to 43200"),
     ],
 )
