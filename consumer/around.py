@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from consumer.catalog import import_module
+from consumer.app import import_module
 from consumer.errors import AppError, NoSuchModule
 from consumer.settings import check_around
 

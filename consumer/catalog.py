@@ -1,10 +1,7 @@
 """The closed table of method names and functions, built once in the main thread, read by all."""
 
-import importlib.util
 import inspect
 import pkgutil
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,7 +9,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from consumer.errors import AppError, AppImportFailed, BadParams, NoSuchModule, UnknownMethod
+from consumer.app import check_origin, import_module, open_app
+from consumer.errors import BadParams, UnknownMethod
 
 Params = dict[str, Any] | list[Any]
 
@@ -82,49 +80,8 @@ def load_app(app_dir: Path, module_name: str) -> Catalog:
     """Open the app and load its jobs; raises AppError. Call it when all of ours is imported."""
     app_dir = app_dir.resolve()
     open_app(app_dir)
-    _refuse_another(import_module(module_name), app_dir / module_name.replace(".", "/"))
+    check_origin(import_module(module_name), app_dir / module_name.replace(".", "/"))
     return load(module_name)
-
-
-def open_app(app_dir: Path) -> None:
-    """Put the app's directory first on `sys.path`; raises AppError if the app's names hide ours.
-
-    Call it when all of ours is imported: from here on the app's files win over any of the same name.
-    """
-    for name in ("consumer", "jobrunner"):
-        spec = importlib.util.find_spec(name)
-        ours = Path(spec.origin).parent if spec and spec.origin else None
-        for theirs in (app_dir / name, app_dir / f"{name}.py"):
-            if theirs.exists() and theirs.resolve() != ours:
-                raise AppError(
-                    f"the app has its own top-level {name!r} ({theirs}), and jobrunner's library has that name: "
-                    f"inside the worker `import {name}` would get ours. Rename the app's, or move it into a package"
-                )
-    if str(app_dir) not in sys.path[:1]:
-        sys.path.insert(0, str(app_dir))
-
-
-def import_module(name: str) -> ModuleType:
-    """Import a module of the app; raises NoSuchModule, or AppImportFailed with the app's own traceback."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        # `import a.b` fails with the name "a" when a is missing: all else is the app's own broken import.
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise NoSuchModule(
-                f"no module {name!r} in {sys.path[0] or '.'}: name it with --module, or its folder with --app-dir"
-            ) from None
-        raise _import_failed(name, error) from error
-    except (Exception, SystemExit) as error:
-        raise _import_failed(name, error) from error
-
-
-def _refuse_another(module: ModuleType, folder: Path) -> None:
-    # A folder without __init__.py comes after every module of its name, wherever on sys.path that is.
-    is_hidden = any(folder.glob("*.py")) and not (folder / "__init__.py").exists()
-    file = getattr(module, "__file__", None)
-    if is_hidden and file and Path(file).parent != folder.parent:
-        raise AppError(f"{folder} has no __init__.py, so Python takes {file} for it: add an empty one")
 
 
 def _modules(name: str) -> Iterator[ModuleType]:
@@ -133,13 +90,6 @@ def _modules(name: str) -> Iterator[ModuleType]:
     for child in sorted(found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))):
         if not child.startswith("_"):
             yield from _modules(f"{name}.{child}")
-
-
-def _import_failed(name: str, error: BaseException) -> AppImportFailed:
-    # The importer's own frames say nothing about the app.
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = "".join(traceback.format_list(frames[1:]) + traceback.format_exception_only(error))
-    return AppImportFailed(f"module {name!r} was found and failed to import:\n{own}")
 
 
 def _public(module: ModuleType) -> dict[str, Any]:

@@ -29,10 +29,11 @@ def enqueue(
       jobrunner enqueue thumbnails.make '{"key": "cat.png"}'
       jobrunner enqueue newsletter.write --delay-seconds 60 --context request_id=7f3a
     """
-    from consumer import catalog, inline, producer
+    from consumer import inline, producer
+    from consumer.app import open_app
 
     if queue_url == inline.URL:
-        catalog.open_app(Path.cwd())
+        open_app(Path.cwd())
     sent = producer.enqueue(
         method,
         _json(params),

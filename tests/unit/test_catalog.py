@@ -6,6 +6,7 @@ import textwrap
 import pytest
 
 from consumer import catalog
+from consumer.app import open_app
 from consumer.around import load_around
 from consumer.errors import AppError, AppImportFailed, BadParams, NoSuchModule, UnknownMethod
 
@@ -175,7 +176,7 @@ def test_params_are_fitted_before_the_function_is_touched(params, fits):
 def test_an_app_with_its_own_consumer_is_told_so(tmp_path):
     (tmp_path / "consumer").mkdir()
     with pytest.raises(AppError, match=r"own top-level 'consumer'.*Rename"):
-        catalog.open_app(tmp_path)
+        open_app(tmp_path)
 
 
 def test_a_folder_without_init_that_another_module_hides_is_refused(app, tmp_path):
