@@ -125,7 +125,10 @@ def test_without_its_context_manager_a_dropped_connection_fails_job_after_job(sh
 def test_without_conn_max_age_a_connection_ends_with_its_job(shop):
     worker = shop.consume(CONN_MAX_AGE="0")
     shop.order(1)
-    worker.wait("job.done", method="orders.ship")
+    (done,) = worker.wait("job.done", method="orders.ship")
+    assert worker.named("shipping 1", job_id=done["job_id"], logger="shop"), (
+        "Django's logging leaves the worker's alone"
+    )
     wait_for(lambda: "worker" not in shop.postgres.clients(), what="the end of the job's connection")
 
 
