@@ -110,12 +110,8 @@ def elasticmq_url(tmp_path_factory, request):
     if shared:
         yield shared
         return
-    try:
+    with servers.skipping_what_is_not_here():
         server = servers.ElasticMQ(tmp_path_factory.mktemp("elasticmq")).start()
-    except servers.NotHere as reason:
-        if servers.is_ci():
-            raise
-        pytest.skip(str(reason))
     yield server.url
     server.kill()  # it would wait for every long poll first
 

@@ -1,5 +1,6 @@
 """The SQS servers that tests run against: moto's, in this process, and a real ElasticMQ."""
 
+import contextlib
 import functools
 import json
 import os
@@ -13,6 +14,7 @@ import uuid
 from pathlib import Path
 
 import boto3
+import pytest
 
 ROOT = Path(__file__).parent.parent
 VERSION = "1.7.1"
@@ -25,7 +27,18 @@ START_SECONDS = 60
 
 
 class NotHere(Exception):
-    """ElasticMQ cannot be had on this machine."""
+    """What a test needs cannot be had on this machine."""
+
+
+@contextlib.contextmanager
+def skipping_what_is_not_here():
+    """Skip the test for which something is missing; in CI it fails."""
+    try:
+        yield
+    except NotHere as reason:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(reason))
 
 
 def free_port():
@@ -93,10 +106,6 @@ def wait_for(condition, seconds=20, what="the condition"):
             raise AssertionError(f"waited {seconds} s for {what() if callable(what) else what}")
         time.sleep(0.02)
     return value
-
-
-def is_ci():
-    return os.environ.get("CI") == "true"
 
 
 @functools.cache

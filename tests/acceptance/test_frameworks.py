@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from databases import Postgres
-from servers import ROOT, NotHere, free_port, is_ci, wait_for
+from servers import ROOT, free_port, skipping_what_is_not_here, wait_for
 
 pytestmark = pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
 
@@ -73,12 +73,8 @@ class Shop:
 
 @pytest.fixture
 def postgres():
-    try:
+    with skipping_what_is_not_here():
         server = Postgres().start()
-    except NotHere as reason:
-        if is_ci():
-            raise
-        pytest.skip(str(reason))
     yield server
     server.stop()
 

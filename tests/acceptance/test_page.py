@@ -10,7 +10,7 @@ import pytest
 from containers import Container
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect, sync_playwright
-from servers import ROOT, counts, is_ci, wait_for
+from servers import ROOT, NotHere, counts, skipping_what_is_not_here, wait_for
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -18,10 +18,9 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.filterwarnings("ignore::Reso
 @pytest.fixture(scope="module")
 def browser():
     chromium = shutil.which("chromium")
-    if chromium is None:
-        if is_ci():
-            raise FileNotFoundError("chromium")
-        pytest.skip("needs Debian's chromium")
+    with skipping_what_is_not_here():
+        if chromium is None:
+            raise NotHere("needs Debian's chromium")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=chromium, args=flags)

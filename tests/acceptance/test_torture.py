@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 from containers import Container
 from proxy import Proxy
-from servers import ROOT, ElasticMQ, NotHere, counts, is_ci, make_queue, wait_for
+from servers import ROOT, ElasticMQ, counts, make_queue, skipping_what_is_not_here, wait_for
 
 from jobrunner import enqueue_many
 
@@ -50,12 +50,8 @@ def elasticmq(tmp_path):
     """A server of this test's own: others must not see it die."""
     folder = tmp_path / "elasticmq"
     folder.mkdir()
-    try:
+    with skipping_what_is_not_here():
         server = ElasticMQ(folder).start()
-    except NotHere as reason:
-        if is_ci():
-            raise
-        pytest.skip(str(reason))
     yield server
     server.kill()
 
