@@ -4,7 +4,6 @@ What a page leaves out of its app is in tests/apps.
 """
 
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -12,6 +11,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pages
 import psutil
 import pytest
 from databases import Postgres
@@ -36,7 +36,7 @@ class Shop:
         self.postgres = postgres
         (app.folder / "jobs.py").unlink()
         shutil.copytree(ROOT / "tests" / "apps" / framework, app.folder, dirs_exist_ok=True)
-        for name, text in re.findall(r"^```python\n# (\S+)\n(.*?)^```", self.page, re.DOTALL | re.MULTILINE):
+        for name, text in pages.files(self.page).items():
             app.write(name, text)
         self.env = {
             "PYTHONPATH": str(app.folder),
@@ -53,8 +53,7 @@ class Shop:
 
     def consume(self, *words, around=True, **env):
         """Start a worker with the page's --around; PostgreSQL knows it as "worker"."""
-        said = re.search(r"jobrunner consume (--around \S+)`", self.page)
-        arounds = said[1].split() if said and around else []
+        arounds = pages.around(self.page) if around else []
         return self.app.consume(*words, *arounds, env={**self.env, "PGAPPNAME": "worker", **env})
 
     def order(self, number):

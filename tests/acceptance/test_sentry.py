@@ -2,10 +2,10 @@
 
 import gzip
 import json
-import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pages
 import pytest
 from servers import ROOT, wait_for
 
@@ -67,7 +67,7 @@ def sentry():
 @pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
 def test_each_failure_is_told_once_with_its_own_tags_also_from_a_last_attempt(app, sentry, make_queue, server_url):
     address, told = sentry
-    ((path, code),) = re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    ((path, code),) = pages.files(PAGE).items()
     app.write(path, code)
     app.write("web/__init__.py", "")
     app.write("web/app.py", APP)
@@ -77,8 +77,7 @@ def test_each_failure_is_told_once_with_its_own_tags_also_from_a_last_attempt(ap
         name: enqueue(name, context={"request_id": f"request of {name}"}, queue_url=app.queue_url)
         for name in ("fail", "fail_async")
     }
-    around = re.search(r"consume (--around \S+)`", PAGE)[1].split()
-    worker = app.consume(*around, env={"SENTRY_DSN": address})
+    worker = app.consume(*pages.around(PAGE), env={"SENTRY_DSN": address})
     worker.wait("job.failed", 4, seconds=60)
     wait_for(lambda: len(told) == 4, 20, lambda: told)
     found = [(event["transaction"], event["exception"]["values"][-1]["value"], event["tags"]) for event in told]

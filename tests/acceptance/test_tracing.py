@@ -2,29 +2,21 @@
 
 import importlib
 import json
-import re
 import sys
 
+import pages
 import pytest
 import structlog
 from servers import ROOT
 
 PAGE = (ROOT / "docs" / "tracing.md").read_text()
-CODE = {
-    re.match(r"# (\S+)\n", text)[1]: text
-    for text in re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-}
-SHOWN = [
-    json.loads(line)
-    for text in re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    for line in text.splitlines()
-]
+SHOWN = [json.loads(line) for text in pages.blocks(PAGE, "json") for line in text.splitlines()]
 
 
 @pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
 def test_a_request_and_its_jobs_have_one_id_on_every_line(app, events, monkeypatch):
     (app.folder / "jobs.py").unlink()
-    for name, text in CODE.items():
+    for name, text in pages.files(PAGE).items():
         app.write(name, text)
     app.write("jobs/__init__.py", "")
     monkeypatch.setenv("JOBRUNNER_QUEUE_URL", app.queue_url)

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import click
+import pages
 import pytest
 from click.testing import CliRunner
 from servers import ROOT, wait_for
@@ -24,23 +25,16 @@ from consumer.operate import status
 
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 BIN = Path(sys.executable).parent
 
 
-def blocks(language):
-    return [text for kind, text in BLOCKS if kind == language]
-
-
 def test_the_quick_start_does_what_it_shows(tmp_path):
-    for text in blocks("python"):
-        name = re.match(r"# (\S+\.py)\n", text)
-        if name:
-            path = tmp_path / name[1]
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
+    for name, text in pages.files(README).items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
     (tmp_path / "jobs" / "__init__.py").write_text("")
-    start, session = blocks("console")
+    start, session = pages.blocks(README, "console")
     path = {"PATH": f"{BIN}:{os.environ['PATH']}"}
     dev = Worker(*start.split()[2:], cwd=tmp_path, start_new_session=True)
     try:
@@ -53,7 +47,7 @@ def test_the_quick_start_does_what_it_shows(tmp_path):
             )
             assert done.stdout == shown or not shown
         dev.wait("job.done", seconds=20)
-        expected = [json.loads(line) for line in blocks("json")[0].splitlines()]
+        expected = [json.loads(line) for line in pages.blocks(README, "json")[0].splitlines()]
         found = [line for line in dev.lines if line.get("request_id") == "7f3a"]
         assert [list(line) for line in found] == [list(line) for line in expected]
         for key in ("event", "method", "attempt", "request_id", "logger"):
@@ -64,7 +58,7 @@ def test_the_quick_start_does_what_it_shows(tmp_path):
 
 
 def test_the_call_from_the_web_app_works(tmp_path, monkeypatch):
-    code = next(text for text in blocks("python") if "enqueue(" in text)
+    code = next(text for text in pages.blocks(README, "python") if "enqueue(" in text)
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "__init__.py").write_text("")
     (tmp_path / "jobs" / "hello.py").write_text("def greet(name): print('hello', name)")
@@ -80,7 +74,7 @@ def test_the_call_from_the_web_app_works(tmp_path, monkeypatch):
 
 
 def test_the_message_shown_is_the_wire_format():
-    assert decode(blocks("json")[1]).method == "thumbnails.make"
+    assert decode(pages.blocks(README, "json")[1]).method == "thumbnails.make"
 
 
 def test_make_targets_shown_exist():
@@ -140,10 +134,10 @@ def test_the_django_page_sends_as_the_app_that_is_tested_does():
 
 def test_the_crons_shown_are_the_demos():
     listed = CliRunner().invoke(main, ["crons", "list", "--app-dir", str(ROOT)]).output
-    shown = next(text for text in blocks("text") if "weekly_newsletter" in text)
+    shown = next(text for text in pages.blocks(README, "text") if "weekly_newsletter" in text)
     kept = [line for line in listed.splitlines() if not line.startswith("  next: ")]
     assert shown.splitlines() == kept
-    table = tomllib.loads(blocks("toml")[0])["weekly_newsletter"]
+    table = tomllib.loads(pages.blocks(README, "toml")[0])["weekly_newsletter"]
     assert table.items() <= tomllib.loads((ROOT / "jobs" / "crons.toml").read_text())["weekly_newsletter"].items()
 
 
@@ -202,7 +196,7 @@ def test_the_watched_status_is_what_the_command_prints():
 def commands():
     """Find every command line of ours in the pages."""
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for block in re.findall(r"^```(?:sh|console)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        for block in pages.blocks(page.read_text(), "(?:sh|console)"):
             for line in block.replace("\\\n", " ").splitlines():
                 if line.removeprefix("$ ").startswith("jobrunner "):
                     yield page.name, line.removeprefix("$ ").split("#")[0].split()[1:]
