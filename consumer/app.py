@@ -45,7 +45,7 @@ def import_module(name: str) -> ModuleType:
 def check_origin(module: ModuleType, folder: Path) -> None:
     """Raise AppError if Python took a module from elsewhere for this folder of the app."""
     # A folder without __init__.py comes after every module of its name, wherever on sys.path that is.
-    is_hidden = any(folder.glob("*.py")) and not (folder / "__init__.py").exists()
+    is_hidden = not (folder / "__init__.py").exists() and any(folder.glob("*.py"))
     file = getattr(module, "__file__", None)
     if is_hidden and file and Path(file).parent != folder.parent:
         raise AppError(f"{folder} has no __init__.py, so Python takes {file} for it: add an empty one")
