@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 from containers import Container
 from servers import ROOT, counts, wait_for
@@ -31,6 +32,8 @@ def test_web_and_worker_run_and_restart_loses_nothing(container):
     box = container(JOBRUNNER_PROCESSES="2").wait_until_up()
     status = wait_for(lambda: (text := box.ctl("status")).count("RUNNING") == 4 and text, 30, lambda: box.ctl("status"))
     assert "jobrunner:jobrunner_00" in status
+    web = psutil.Process(int(box.ctl("pid", "web")))
+    assert min(psutil.Process(pid).nice() for pid in box.worker_pids()) > web.nice(), "web requests come first"
     url = box.env["JOBRUNNER_QUEUE_URL"]
     enqueue_many([("mishaps.stumble", {"key": f"k{n}", "times": 0}) for n in range(200)], queue_url=url)
     assert "started" in box.ctl("restart", "jobrunner:*")
