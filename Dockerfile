@@ -9,7 +9,6 @@ RUN pip install --no-cache-dir --constraint requirements.lock uv \
 # Your app would have jobrunner among the dependencies above, and skip this.
 COPY README.md LICENSE ./
 COPY consumer consumer
-COPY jobrunner jobrunner
 RUN uv pip install --python /venv --no-cache --no-deps .
 
 FROM python:3.13-slim

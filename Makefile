@@ -1,12 +1,14 @@
 # All set-up happens in .venv, by the first target that needs it. Python 3.11 or later and make are enough.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/uv pip install --quiet
 
-.PHONY: demo test unit check format lock lowest torture bench clean
+.PHONY: demo test unit check format wheel lock lowest pythons torture bench clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,demo]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock uv
+	$(PIP) --python $(BIN)/python --constraints requirements.lock --group tools --group tests --editable '.[dev,demo]'
 	touch $@
 
 demo: .venv/ready  ## the main job, on a laptop: embedded SQS, worker, real jobs, and what became of them
@@ -29,18 +31,24 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+wheel: .venv/ready  ## dist/jobrunner_sqs-*.whl, for an app's requirements
+	$(BIN)/python -m build --wheel --installer uv
+
 lock: .venv/ready  ## newest versions of everything, written down
-	$(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --extra demo \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --extra demo --group tools --group tests \
 		--no-emit-index-url --no-header --no-annotate --output-file requirements.lock pyproject.toml
 
 lowest: .venv/ready  ## unit and contract tests with the oldest run-time dependencies that we promise
-	$(PYTHON) -m venv .cache/lowest
-	$(BIN)/uv pip install --quiet --python .cache/lowest --resolution lowest-direct .
-	$(BIN)/uv pip install --quiet --python .cache/lowest hypothesis jsonschema "moto[server]" pillow pytest pytest-timeout
+	$(PYTHON) -m venv --clear .cache/lowest
+	$(PIP) --python .cache/lowest --resolution lowest-direct .
+	$(PIP) --python .cache/lowest --group unit
 	.cache/lowest/bin/python -m pytest -q -p no:randomly tests/unit tests/contract
 
+pythons: .venv/ready  ## the unit tests on every CPython from 3.11 to 3.14 that is found here
+	$(BIN)/python tests/pythons.py
+
 clean:
-	rm -rf .venv .cache data
+	rm -rf .venv .cache data dist
 
 bench: .venv/ready  ## jobrunner, bare loops and peers side by side, some minutes
 	$(BIN)/python benchmarks/run.py

@@ -11,7 +11,7 @@ import structlog
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
-from consumer.metrics import Metrics
+from jobrunner.telemetry.metrics import Metrics
 
 settings.register_profile("ours", deadline=None)  # these machines are noisy: no timed tests
 settings.load_profile("ours")

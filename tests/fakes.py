@@ -1,7 +1,7 @@
 """Stands in for `sqs.Queue` where a test is about who calls it, and when."""
 
-from consumer.errors import QueueError
-from consumer.sqs import Refusal
+from jobrunner.errors import QueueError
+from jobrunner.queue.requests import Refusal
 
 GONE = Refusal("ReceiptHandleIsInvalid", sender_fault=True, message="gone")
 BUSY = Refusal("InternalError", sender_fault=False, message="busy")

@@ -10,7 +10,7 @@ import time
 
 from servers import wait_for
 
-PROGRAM = [sys.executable, "-P", "-m", "consumer.cli"]
+PROGRAM = [sys.executable, "-P", "-m", "jobrunner"]
 
 
 class Worker:

@@ -85,7 +85,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path):
     (tmp_path / "moto").mkdir()
     (tmp_path / "moto" / "__init__.py").write_text("raise ImportError")
     done = subprocess.run(
-        [sys.executable, "-m", "consumer.cli", "dev"],
+        [sys.executable, "-m", "jobrunner", "dev"],
         check=False,
         capture_output=True,
         text=True,

@@ -68,7 +68,7 @@ def test_one_line_at_each_end_few_requests_between_and_work_within_5_s(app, work
 
 
 def test_access_that_is_taken_away_ends_the_process_after_its_time_and_code(app, proxy, monkeypatch):
-    script = "import consumer.outage; consumer.outage.LASTING_SECONDS_MAX = 4\n"
+    script = "import jobrunner.queue.outage; jobrunner.queue.outage.LASTING_SECONDS_MAX = 4\n"
     app.write("jobs.py", script + "def noop(): pass\n")
     worker = app.consume(env={"AWS_ENDPOINT_URL_SQS": proxy.url})
     worker.wait("worker.ready")

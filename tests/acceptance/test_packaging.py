@@ -7,13 +7,13 @@ import zipfile
 from servers import ROOT
 
 
-def test_the_wheel_holds_exactly_the_library_and_its_face(tmp_path):
+def test_the_wheel_holds_jobrunner_alone(tmp_path):
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"consumer", "jobrunner"}
-    assert {"consumer/py.typed", "jobrunner/py.typed"} <= set(names)
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"jobrunner"}
+    assert "jobrunner/py.typed" in names
     metadata = zipfile.ZipFile(wheel).read(next(name for name in names if name.endswith("METADATA"))).decode()
     required = [
         line.split()[1] for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra" not in line
@@ -22,7 +22,7 @@ def test_the_wheel_holds_exactly_the_library_and_its_face(tmp_path):
     installed = tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", installed, wheel]
     subprocess.run(pip, check=True)
-    probe = "import jobrunner, consumer.runner; print(jobrunner.__file__)"
+    probe = "import jobrunner, jobrunner.worker.runner; print(jobrunner.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", probe],
         check=True,

@@ -11,7 +11,7 @@ import pytest
 from servers import counts, wait_for
 from workers import PROGRAM
 
-from consumer.message import Call, encode
+from jobrunner.message import Call, encode
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -217,7 +217,7 @@ def test_a_full_memory_is_recycled_after_the_running_jobs(hostile):
 
 
 def test_a_broken_loop_ends_the_process_with_its_own_code(hostile):
-    hostile.write_jobs("def sabotage():\n    import consumer.lease\n    del consumer.lease.Leases.admit\n")
+    hostile.write_jobs("def sabotage():\n    from jobrunner.worker import lease\n    del lease.Leases.admit\n")
     worker = hostile.consume()
     hostile.enqueue(("sabotage", {}))
     worker.wait("job.done")

@@ -142,11 +142,16 @@ def test_a_hostile_app_directory_changes_nothing(app):
     assert app.notes() == ["fine"]
 
 
-def test_an_app_with_its_own_consumer_package_is_told_so(app):
-    app.write("consumer/__init__.py", "")
-    worker = app.consume()
-    assert worker.end() == 3
-    assert "own top-level 'consumer'" in worker.named("worker.refused")[0]["error"]
+def test_an_app_with_packages_of_our_folders_names_works(app):
+    """An app may have its own `consumer`, `queue`, `worker`: the one name that is ours is `jobrunner`."""
+    app.write("consumer/__init__.py", "def taste(): return 'theirs'\n")
+    app.write("worker/__init__.py", "import consumer\nTASTE = consumer.taste()\n")
+    app.write("message.py", "WORD = 'theirs'\n")
+    app.write_jobs("import consumer, message, worker\ndef whose(): note(worker.TASTE + ' ' + message.WORD)\n")
+    app.enqueue(("whose", {}))
+    worker = app.consume("--stop-when-empty", "--wait-seconds", 1, cwd=app.folder)
+    assert worker.end() == 0, str(worker)
+    assert app.notes() == ["theirs theirs"]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import uuid
 import pytest
 from servers import wait_for
 
-from consumer import sqs
-from consumer.errors import QueueError, QueueNotFound, RequestRefused
-from consumer.message import BODY_BYTES_MAX, Call, encode
+from jobrunner.errors import QueueError, QueueNotFound, RequestRefused
+from jobrunner.message import BODY_BYTES_MAX, Call, encode
+from jobrunner.queue import requests as sqs
 
 pytestmark = pytest.mark.timeout(60)
 

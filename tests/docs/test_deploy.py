@@ -9,7 +9,7 @@ import pytest
 import yaml
 from servers import ROOT, VERSION
 
-from consumer import stop
+from jobrunner.worker import stop
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -17,11 +17,12 @@ from click.testing import CliRunner
 from servers import ROOT, wait_for
 from workers import Worker
 
-from consumer import metrics, runner, settler
-from consumer.cli import main
-from consumer.errors import EXIT_REASONS
-from consumer.message import decode
-from consumer.operate import status
+from jobrunner.cli import main
+from jobrunner.errors import EXIT_REASONS
+from jobrunner.message import decode
+from jobrunner.operate import status
+from jobrunner.telemetry import metrics
+from jobrunner.worker import runner, settler
 
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
@@ -112,7 +113,7 @@ def test_the_thread_table_is_exact():
 
 
 def test_every_room_says_what_lives_there():
-    for path in (ROOT / "consumer").rglob("*.py"):
+    for path in (ROOT / "consumer" / "jobrunner").rglob("*.py"):
         assert path.read_text().startswith('"""'), path
 
 
@@ -150,7 +151,7 @@ def test_the_transformers_template_writes_our_wire_format():
 
 
 RUNNING = (ROOT / "docs" / "running.md").read_text()
-SOURCES = {path: path.read_text() for path in (ROOT / "consumer").rglob("*.py")}
+SOURCES = {path: path.read_text() for path in (ROOT / "consumer" / "jobrunner").rglob("*.py")}
 
 
 def table(page, heading):

@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from consumer import alone
-from consumer.errors import ExitCode
-from consumer.message import Delivery
-from consumer.settings import Settings
+from jobrunner.errors import ExitCode
+from jobrunner.message import Delivery
+from jobrunner.settings import Settings
+from jobrunner.worker import alone
 
 LAST = Delivery(message_id="m", receipt_handle="h", body='{"method":"x"}', attempt=3, sent_at=0.0)
 

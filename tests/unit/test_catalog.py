@@ -5,10 +5,10 @@ import textwrap
 
 import pytest
 
-from consumer import catalog
-from consumer.app import open_app
-from consumer.around import load_around
-from consumer.errors import AppError, AppImportFailed, BadParams, NoSuchModule, UnknownMethod
+from jobrunner.app import catalog
+from jobrunner.app.around import load_around
+from jobrunner.app.opening import open_app
+from jobrunner.errors import AppError, AppImportFailed, BadParams, NoSuchModule, UnknownMethod
 
 
 @pytest.fixture
@@ -173,9 +173,9 @@ def test_params_are_fitted_before_the_function_is_touched(params, fits):
             entry.bind(params)
 
 
-def test_an_app_with_its_own_consumer_is_told_so(tmp_path):
-    (tmp_path / "consumer").mkdir()
-    with pytest.raises(AppError, match=r"own top-level 'consumer'.*Rename"):
+def test_an_app_with_its_own_jobrunner_is_told_so(tmp_path):
+    (tmp_path / "jobrunner").mkdir()
+    with pytest.raises(AppError, match=r"own top-level 'jobrunner'.*Rename"):
         open_app(tmp_path)
 
 

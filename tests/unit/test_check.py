@@ -8,9 +8,9 @@ from email.utils import formatdate
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
-from consumer.errors import QueueError, SettingsError
-from consumer.operate import check, rules
-from consumer.operate.queues import OperatedQueue, operated
+from jobrunner.errors import QueueError, SettingsError
+from jobrunner.operate import check, rules
+from jobrunner.operate.queues import OperatedQueue, operated
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs"
 ARN = "arn:aws:sqs:eu-west-1:123456789012:jobs"

@@ -13,8 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from consumer.cli import main
-from consumer.errors import EXIT_REASONS, ExitCode
+from jobrunner.cli import main
+from jobrunner.errors import EXIT_REASONS, ExitCode
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_health_tells_alive_from_stuck_dead_and_missing(run, tmp_path, status, c
 @pytest.mark.parametrize("words", [["--help"], ["enqueue", "--help"], ["--version"]])
 def test_help_does_not_wait_for_what_it_does_not_use(words):
     script = (
-        "import sys\nfrom consumer.cli import main\n"
+        "import sys\nfrom jobrunner.cli import main\n"
         f"try:\n    main({words})\nexcept SystemExit:\n    pass\n"
         "assert not {'boto3', 'structlog', 'asyncio'} & set(sys.modules)"
     )

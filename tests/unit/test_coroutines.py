@@ -6,7 +6,7 @@ import threading
 import pytest
 from servers import wait_for
 
-from consumer.coroutines import Coroutines
+from jobrunner.app.coroutines import Coroutines
 
 
 @pytest.fixture

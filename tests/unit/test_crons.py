@@ -12,15 +12,15 @@ from click.testing import CliRunner
 from moto import mock_aws
 from servers import ROOT
 
-from consumer.catalog import Catalog, Job
-from consumer.cli import main
-from consumer.crons import file, ticker
-from consumer.crons.expression import parse
-from consumer.crons.scheduler import PLACEHOLDER, Place, Scheduler, schedule_name
-from consumer.crons.words import explain
-from consumer.endpoint import queue_arn
-from consumer.errors import AccessDenied, JobrunnerError, ScheduleError
-from consumer.message import decode
+from jobrunner.app.catalog import Catalog, Job
+from jobrunner.cli import main
+from jobrunner.crons import file, ticker
+from jobrunner.crons.expression import parse
+from jobrunner.crons.scheduler import PLACEHOLDER, Place, Scheduler, schedule_name
+from jobrunner.crons.words import explain
+from jobrunner.errors import AccessDenied, JobrunnerError, ScheduleError
+from jobrunner.message import decode
+from jobrunner.queue.endpoint import queue_arn
 
 NOW = datetime(2026, 11, 23, 9, 45, tzinfo=UTC)
 

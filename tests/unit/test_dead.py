@@ -2,11 +2,11 @@
 
 import pytest
 
-from consumer.errors import QueueError, SettingsError
-from consumer.operate import dead as room
-from consumer.operate.dead import DeadLetters
-from consumer.operate.queues import DeadLetter, OperatedQueue
-from consumer.sqs import Refusal
+from jobrunner.errors import QueueError, SettingsError
+from jobrunner.operate import dead as room
+from jobrunner.operate.dead import DeadLetters
+from jobrunner.operate.queues import DeadLetter, OperatedQueue
+from jobrunner.queue.requests import Refusal
 
 REFUSED = Refusal("InvalidMessageContents", sender_fault=True, message="bad characters")
 

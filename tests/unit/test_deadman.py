@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from consumer import deadman
-from consumer.deadman import DeadMansSwitch
+from jobrunner.worker import deadman
+from jobrunner.worker.deadman import DeadMansSwitch
 
 STACKS = """Timeout (0:00:04)!
 Thread 0x1 (most recent call first):

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from consumer.catalog import Catalog, Job
-from consumer.current import current_job
-from consumer.errors import NoCurrentJob
-from consumer.execution import Execution
-from consumer.message import Call, Delivery, encode
+from jobrunner.app.catalog import Catalog, Job
+from jobrunner.current import current_job
+from jobrunner.errors import NoCurrentJob
+from jobrunner.message import Call, Delivery, encode
+from jobrunner.worker.execution import Execution
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.crons.expression import parse
-from consumer.errors import ScheduleError
+from jobrunner.crons.expression import parse
+from jobrunner.errors import ScheduleError
 
 NOW = datetime(2026, 11, 23, 9, 45, tzinfo=UTC)
 UTC_ZONE = ZoneInfo("UTC")

@@ -1,7 +1,7 @@
 """What ends the process: each limit asked as the keeper asks it."""
 
-from consumer.errors import ExitCode
-from consumer.limits import MemoryLimit, PollWatch, resident_mb
+from jobrunner.errors import ExitCode
+from jobrunner.worker.limits import MemoryLimit, PollWatch, resident_mb
 
 
 class Receiving:

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer import logs
+from jobrunner.telemetry import logs
 
 SCRIPT = """
 import logging, sys, structlog
-from consumer import logs
+from jobrunner.telemetry import logs
 log = logs.configure(log_format=sys.argv[1], level="info")
-from consumer import current
+from jobrunner import current
 from datetime import datetime, UTC
 job = current.CurrentJob(id="k", message_id="m", method="a.b", attempt=2, sent_at=datetime.now(UTC),
                          scheduled_at=None, context={"request_id": "r", "method": "theirs"})
@@ -119,7 +119,7 @@ def test_the_library_itself_configures_nothing_at_import():
     ids=["logging", "structlog"],
 )
 def test_an_app_that_configures_logging_for_itself_leaves_our_lines_alone(configure):
-    before = SCRIPT.index("from consumer import current")
+    before = SCRIPT.index("from jobrunner import current")
     script = f"{SCRIPT[:before]}{configure}\n{SCRIPT[before:]}"
     done = subprocess.run([sys.executable, "-c", script, "json"], check=True, capture_output=True, text=True)
     ours = [json.loads(line) for line in done.stdout.splitlines() if '"event":"ours"' in line]

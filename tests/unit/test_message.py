@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.errors import MalformedMessage
-from consumer.message import BODY_BYTES_MAX, DEPTH_MAX, Call, decode, encode
+from jobrunner.errors import MalformedMessage
+from jobrunner.message import BODY_BYTES_MAX, DEPTH_MAX, Call, decode, encode
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,8}(\.[a-z][a-z0-9_]{0,8}){0,2}", fullmatch=True)
 json_values = st.recursive(

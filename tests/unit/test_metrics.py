@@ -6,7 +6,7 @@ import re
 import jsonschema
 import pytest
 
-from consumer.metrics import Metrics
+from jobrunner.telemetry.metrics import Metrics
 
 #: Written from the specification: what PutLogEvents takes a metric from, and AWS's limits.
 METRIC = {

@@ -7,10 +7,6 @@ from functools import partial
 
 import pytest
 
-from consumer import inline, producer
-from consumer.errors import QueueError, RequestRefused
-from consumer.message import decode
-from consumer.sqs import Refusal
 from jobrunner import (
     BadParams,
     EnqueueError,
@@ -21,6 +17,10 @@ from jobrunner import (
     enqueue,
     enqueue_many,
 )
+from jobrunner.errors import QueueError, RequestRefused
+from jobrunner.message import decode
+from jobrunner.queue.requests import Refusal
+from jobrunner.sending import inline, producer
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs"
 

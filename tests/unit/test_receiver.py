@@ -2,12 +2,12 @@
 
 import pytest
 
-from consumer.demand import Demand
-from consumer.errors import QueueError
-from consumer.lease import Leases
-from consumer.message import Delivery
-from consumer.outage import Outage
-from consumer.receiver import Receiver
+from jobrunner.errors import QueueError
+from jobrunner.message import Delivery
+from jobrunner.queue.outage import Outage
+from jobrunner.worker.demand import Demand
+from jobrunner.worker.lease import Leases
+from jobrunner.worker.receiver import Receiver
 
 
 class Stopped(Exception):

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer import batches, demand, outcome
-from consumer.errors import AccessDenied, QueueError
-from consumer.lease import Leases, State
-from consumer.message import Delivery
-from consumer.outage import LASTING_SECONDS_MAX, Outage
+from jobrunner import outcome
+from jobrunner.errors import AccessDenied, QueueError
+from jobrunner.message import Delivery
+from jobrunner.queue.outage import LASTING_SECONDS_MAX, Outage
+from jobrunner.worker import batches, demand
+from jobrunner.worker.lease import Leases, State
 
 
 class Clock:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from consumer.errors import SettingsError
-from consumer.settings import Settings
+from jobrunner.errors import SettingsError
+from jobrunner.settings import Settings
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs"
 

@@ -5,12 +5,12 @@ import threading
 import pytest
 from fakes import BUSY, GONE, FakeQueue
 
-from consumer.keeper import Renewal
-from consumer.lease import Leases, State
-from consumer.message import Delivery
-from consumer.outage import Outage
-from consumer.outcome import DONE, Outcome
-from consumer.settler import Settler
+from jobrunner.message import Delivery
+from jobrunner.outcome import DONE, Outcome
+from jobrunner.queue.outage import Outage
+from jobrunner.worker.keeper import Renewal
+from jobrunner.worker.lease import Leases, State
+from jobrunner.worker.settler import Settler
 
 
 class Clock:

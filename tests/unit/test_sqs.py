@@ -13,9 +13,10 @@ from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer import errors, sqs
-from consumer.endpoint import Endpoint, locate
-from consumer.message import BODY_BYTES_MAX
+from jobrunner import errors
+from jobrunner.message import BODY_BYTES_MAX
+from jobrunner.queue import requests as sqs
+from jobrunner.queue.endpoint import Endpoint, locate
 
 ELSEWHERE = {"AWS_REGION": "ap-south-1", "AWS_DEFAULT_REGION": "ap-south-2"}
 

@@ -4,9 +4,9 @@ import gc
 
 import pytest
 
-from consumer import start
-from consumer.errors import QueueError
-from consumer.settings import Settings
+from jobrunner.errors import QueueError
+from jobrunner.settings import Settings
+from jobrunner.worker import start
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from queue import SimpleQueue
 
 import pytest
 
-from consumer import stop
-from consumer.errors import ExitCode
-from consumer.lease import Leases, State
-from consumer.message import Delivery
-from consumer.stop import Stop, WayOut
+from jobrunner.errors import ExitCode
+from jobrunner.message import Delivery
+from jobrunner.worker import stop
+from jobrunner.worker.lease import Leases, State
+from jobrunner.worker.stop import Stop, WayOut
 
 
 class Ended(BaseException):

@@ -1,0 +1,50 @@
+"""Jobs and crons for a web app on AWS: what an app imports. Runs on the app's threads.
+
+Public are these names, and all else may change. `enqueue` is imported when it is first used: the command
+line's help and the jobs that only ask for `current_job()` need no AWS library.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from jobrunner.current import CurrentJob, current_job
+from jobrunner.errors import (
+    AccessDenied,
+    BadParams,
+    EnqueueError,
+    JobrunnerError,
+    MalformedMessage,
+    NoCurrentJob,
+    QueueError,
+    QueueNotFound,
+    RequestRefused,
+    SettingsError,
+    UnknownMethod,
+)
+
+if TYPE_CHECKING:
+    from jobrunner.sending.producer import enqueue, enqueue_many
+
+__all__ = [
+    "AccessDenied",
+    "BadParams",
+    "CurrentJob",
+    "EnqueueError",
+    "JobrunnerError",
+    "MalformedMessage",
+    "NoCurrentJob",
+    "QueueError",
+    "QueueNotFound",
+    "RequestRefused",
+    "SettingsError",
+    "UnknownMethod",
+    "current_job",
+    "enqueue",
+    "enqueue_many",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'jobrunner' has no attribute {name!r}")
+    return getattr(import_module("jobrunner.sending.producer"), name)

@@ -1,0 +1,115 @@
+"""The closed table of method names and functions, built once in the main thread, read by all."""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from jobrunner.app.opening import check_origin, import_module, open_app
+from jobrunner.errors import BadParams, UnknownMethod
+
+Params = dict[str, Any] | list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A function of the app that messages may name."""
+
+    method: str
+    function: Callable[..., Any]
+    signature: inspect.Signature
+
+    @classmethod
+    def of(cls, method: str, function: Callable[..., Any]) -> "Job":
+        """Make the entry of a function."""
+        return cls(method, function, inspect.signature(function))
+
+    def bind(self, params: Params) -> inspect.BoundArguments:
+        """Fit params to the signature; raises BadParams before the function is touched."""
+        if not isinstance(params, dict | list):
+            raise BadParams(f"{self.method}{self.signature}: params is {params!r}, not a dict (by name) or a list")
+        try:
+            return self.signature.bind(*params) if isinstance(params, list) else self.signature.bind(**params)
+        except TypeError as error:
+            raise BadParams(f"{self.method}{self.signature}: {error}") from None
+
+
+class Catalog:
+    """What may be called, and what may not and why."""
+
+    def __init__(self, *, module: str, jobs: Mapping[str, Job], left_out: Mapping[str, str]) -> None:
+        self.module = module
+        self.jobs = jobs
+        self.left_out = left_out
+
+    def find(self, method: str) -> Job:
+        """Look a name up; raises UnknownMethod with near misses. Nothing is ever imported here."""
+        job = self.jobs.get(method)
+        if job is None:
+            raise UnknownMethod(f"no job {method!r} in module {self.module!r}; {self._hint(method)}")
+        return job
+
+    def _hint(self, method: str) -> str:
+        if method in self.left_out:
+            return f"it is left out: {self.left_out[method]}"
+        near = get_close_matches(method, self.jobs, n=3)
+        return f"near misses: {', '.join(near)}" if near else f"it has {len(self.jobs)} jobs, none of a like name"
+
+
+def load(module_name: str) -> Catalog:
+    """Import the app's module with all its submodules; raises NoSuchModule or AppImportFailed."""
+    jobs: dict[str, Job] = {}
+    left_out: dict[str, str] = {}
+    for module in _modules(module_name):
+        prefix = module.__name__[len(module_name) + 1 :]
+        for name, value in sorted(_public(module).items()):
+            method = f"{prefix}.{name}" if prefix else name
+            reason = _reason_to_leave_out(value, module)
+            if reason is None:
+                jobs[method] = Job.of(method, value)
+            elif isinstance(value, FunctionType) and not _is_imported(value, module):
+                left_out[method] = reason
+    return Catalog(module=module_name, jobs=jobs, left_out=left_out)
+
+
+def load_app(app_dir: Path, module_name: str) -> Catalog:
+    """Open the app and load its jobs; raises AppError. Call it when all of ours is imported."""
+    app_dir = app_dir.resolve()
+    open_app(app_dir)
+    check_origin(import_module(module_name), app_dir / module_name.replace(".", "/"))
+    return load(module_name)
+
+
+def _modules(name: str) -> Iterator[ModuleType]:
+    module = import_module(name)
+    yield module
+    for child in sorted(found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))):
+        if not child.startswith("_"):
+            yield from _modules(f"{name}.{child}")
+
+
+def _public(module: ModuleType) -> dict[str, Any]:
+    named = getattr(module, "__all__", None)
+    members = vars(module)
+    if named is not None:
+        return {name: members[name] for name in named if name in members and not name.startswith("_")}
+    return {name: value for name, value in members.items() if not name.startswith("_")}
+
+
+def _reason_to_leave_out(value: object, module: ModuleType) -> str | None:
+    if not isinstance(value, FunctionType):
+        return "it is not a function"
+    if value.__module__ != module.__name__:
+        return f"it is defined in {value.__module__}, not here: by a decorator without functools.wraps?"
+    if inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value):
+        return "it is a generator: calling it runs nothing"
+    return None
+
+
+def _is_imported(function: FunctionType, module: ModuleType) -> bool:
+    """Tell a plain import, which nobody takes for a job, from what a decorator made elsewhere."""
+    return function.__module__ != module.__name__ and "<locals>" not in function.__qualname__

@@ -1,0 +1,158 @@
+"""The commands of the schedule file: crons list, next, plan, apply, run; main thread."""
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from jobrunner.cli import options
+
+place = options.of(
+    options.module,
+    options.app_dir,
+    options.crons_file,
+    options.queue_url,
+    click.option("--app", required=True, **options.variable("APP"), help="Name of the app."),
+    click.option(
+        "--env",
+        "environment",
+        required=True,
+        **options.variable("ENV"),
+        help="Name of the environment, such as production.",
+    ),
+    click.option(
+        "--role-arn",
+        required=True,
+        **options.variable("CRONS_ROLE_ARN"),
+        help="The role with which Scheduler sends to the queue.",
+    ),
+    click.option(
+        "--dead-letter-arn",
+        **options.variable("CRONS_DEAD_LETTER_ARN"),
+        help="A standard queue for ticks that Scheduler could not send.",
+    ),
+    click.option("--prune", is_flag=True, help="Delete schedules of our group that the file does not name."),
+)
+
+
+@click.group()
+def crons() -> None:
+    """Show, reconcile or fire the schedule file.
+
+    It is crons.toml, beside the jobs.
+    """
+
+
+@crons.command("list")
+@options.module
+@options.app_dir
+@options.crons_file
+def list_(module: str, app_dir: Path, path: Path | None) -> None:
+    """Show each cron: what, when in words, its next times.
+
+    \b
+    Example:
+      jobrunner crons list --module jobs
+    """
+    from jobrunner import crons as room
+
+    found = _crons(module, app_dir, path)
+    for line in room.describe(found):
+        click.echo(line)
+    if not found:
+        click.echo("the file has no crons: write a table for each, such as [nightly]", err=True)
+
+
+@crons.command("next")
+@options.module
+@options.app_dir
+@options.crons_file
+@click.option("-n", "count", default=10, show_default=True, help="How many times of each cron.")
+@click.argument("names", nargs=-1)
+def next_(module: str, app_dir: Path, path: Path | None, count: int, names: tuple[str, ...]) -> None:
+    """Show the next times.
+
+    A line each: first in UTC, then in the cron's own zone.
+
+    \b
+    Example:
+      jobrunner crons next -n 3 weekly_newsletter
+    """
+    from jobrunner import crons as room
+
+    for line in room.next_lines(room.select(_crons(module, app_dir, path), names), count):
+        click.echo(line)
+
+
+@crons.command()
+@place
+def plan(**options: Any) -> NoReturn:
+    """Show how EventBridge Scheduler differs from the file.
+
+    Exit 2 if it does, 0 if not.
+
+    \b
+    Example:
+      jobrunner crons plan --app shop --env production --queue-url URL --role-arn ARN
+    """
+    _, changes = _changes(**options)
+    sys.exit(2 if any(change.kind != "extra" for change in changes) else 0)
+
+
+@crons.command()
+@place
+def apply(**options: Any) -> None:
+    """Make EventBridge Scheduler agree with the file.
+
+    What is equal is not touched.
+
+    \b
+    Example:
+      jobrunner crons apply --app shop --env production --queue-url URL --role-arn ARN --prune
+    """
+    scheduler, changes = _changes(**options)
+    scheduler.apply(changes)
+    click.echo(f"{sum(change.kind != 'extra' for change in changes)} changes made")
+
+
+@crons.command("run")
+@options.module
+@options.app_dir
+@options.crons_file
+@options.queue_url
+@click.option("--reload", is_flag=True, help="Start again when a file under --app-dir changes.")
+@click.argument("name", required=False)
+def run_(module: str, app_dir: Path, path: Path | None, queue_url: str, name: str | None, *, reload: bool) -> None:
+    """Fire the file onto a local queue, where no EventBridge is.
+
+    With NAME: that one, now.
+
+    \b
+    Examples:
+      jobrunner crons run
+      jobrunner crons run weekly_newsletter
+    """
+    from jobrunner import crons as room
+
+    if reload:
+        from jobrunner.laptop import reload as reloading
+
+        reloading.run_again_on_change(app_dir)
+    room.run(_crons(module, app_dir, path), name=name, queue_url=queue_url)
+
+
+def _crons(module: str, app_dir: Path, path: Path | None) -> Any:
+    from jobrunner import crons as room
+
+    return room.load(module=module, app_dir=app_dir, path=path)
+
+
+def _changes(module: str, app_dir: Path, path: Path | None, *, prune: bool, **place: Any) -> Any:
+    from jobrunner import crons as room
+
+    scheduler = room.reconciler(**place)
+    changes = scheduler.plan(_crons(module, app_dir, path), prune=prune)
+    for line in room.plan_lines(changes):
+        click.echo(line)
+    return scheduler, changes

@@ -1,0 +1,110 @@
+"""The commands that run a worker or ask after one: consume, health, dev; main thread."""
+
+import gc
+import sys
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import click
+
+from jobrunner.cli import options
+from jobrunner.errors import JobrunnerError
+from jobrunner.message import Delivery
+from jobrunner.settings import Settings
+
+
+@click.command()
+@options.worker
+@click.option(
+    "--reload",
+    is_flag=True,
+    **options.variable("RELOAD"),
+    help="Development: start again when a Python file under --app-dir changes.",
+)
+def consume(log_format: Literal["json", "console"] | None, *, reload: bool, **given: Any) -> NoReturn:
+    """Run the daemon: receive jobs, run them, delete them.
+
+    SIGTERM and SIGINT stop it in under 3 seconds; SIGUSR1 logs every thread's stack and the jobs in hand.
+
+    \b
+    Examples:
+      jobrunner consume --queue-url https://sqs.eu-west-1.amazonaws.com/123456789012/jobs
+      jobrunner consume --threads 20 --around web.app:app.app_context
+      jobrunner consume --stop-when-empty     # work off what is there, then end
+    """
+    settings = Settings(log_format=log_format or ("console" if sys.stdout.isatty() else "json"), **given)
+    if reload:
+        from jobrunner.laptop import reload as reloading
+
+        reloading.run_again_on_change(settings.app_dir)
+    _consume(settings)
+
+
+def consume_one() -> NoReturn:
+    """Run the one delivery that a worker, our parent, puts into stdin."""
+    from jobrunner.worker import alone
+
+    _consume(*alone.unpack(sys.stdin.buffer.read()))
+
+
+def _consume(settings: Settings, only: Delivery | None = None) -> NoReturn:
+    gc.disable()  # until all is loaded: to look for garbage meanwhile takes a sixth of the start
+    from jobrunner.telemetry import logs
+    from jobrunner.worker import start
+
+    log = logs.configure(log_format=settings.log_format, level=settings.log_level)
+    try:
+        start.consume(settings, log, only)
+    except JobrunnerError as error:
+        log.critical("worker.refused", error=str(error), code=int(error.exit_code))
+        sys.exit(error.exit_code)
+
+
+@click.command()
+@click.option(
+    "--status-file",
+    "paths",
+    multiple=True,
+    required=True,
+    **options.variable("STATUS_FILE"),
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="What consume was given; repeatable.",
+)
+def health(paths: tuple[Path, ...]) -> None:
+    """Exit 1 if a worker is stuck or dead.
+
+    Exit 0 if each is alive, and polling or busy.
+
+    \b
+    Example:
+      jobrunner health --status-file /run/worker-0.json --status-file /run/worker-1.json
+    """
+    from jobrunner.worker import health as status
+
+    verdicts = [status.read(path) for path in paths]
+    for _, line in verdicts:
+        click.echo(line)
+    sys.exit(0 if all(healthy for healthy, _ in verdicts) else 1)
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@options.module
+@options.app_dir
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, show_default="a free one", help="Port of the embedded SQS."
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def dev(module: str, app_dir: Path, port: int, command: tuple[str, ...]) -> None:
+    """Run everything on a laptop.
+
+    That is: an embedded SQS, the consumer, and COMMAND with its environment set. What else the consumer
+    should know comes from its variables, such as JOBRUNNER_AROUND.
+
+    \b
+    Examples:
+      jobrunner dev
+      jobrunner dev -- flask --app web.app run --debug
+    """
+    from jobrunner.laptop import dev as laptop
+
+    sys.exit(laptop.run(module=module, app_dir=app_dir, port=port, command=command))

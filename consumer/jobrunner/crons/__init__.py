@@ -1,0 +1,108 @@
+"""Crons: what the commands call; main thread. Each line of output is made here, each act elsewhere."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobrunner.app import catalog
+from jobrunner.crons import file, ticker
+from jobrunner.crons.expression import Rate
+from jobrunner.crons.file import Cron
+from jobrunner.crons.words import explain
+from jobrunner.errors import ScheduleError
+from jobrunner.message import encode
+from jobrunner.sending import producer
+from jobrunner.settings import check_queue_url
+
+if TYPE_CHECKING:
+    from jobrunner.crons.scheduler import Change, Scheduler
+
+NEXT_IN_LIST = 3
+SIGNS = {"create": "+", "update": "~", "delete": "-", "extra": "?"}
+
+
+def load(*, module: str, app_dir: Path, path: Path | None) -> list[Cron]:
+    """Load the app and its schedule file; raises what either is wrong with."""
+    jobs = catalog.load_app(app_dir, module)
+    return file.load(path or file.beside(sys.modules[module]), jobs)
+
+
+def select(crons: Sequence[Cron], names: Sequence[str]) -> list[Cron]:
+    """Pick crons by name, or all; raises ScheduleError for a name that is not there."""
+    known = {cron.name: cron for cron in crons}
+    for name in names:
+        if name not in known:
+            raise ScheduleError(f"no cron {name!r} in the file; it has {', '.join(known) or 'none'}")
+    return [known[name] for name in names] if names else list(crons)
+
+
+def describe(crons: Iterable[Cron]) -> Iterator[str]:
+    """Show what, when, in words, the next times, and what looks wrong."""
+    now = datetime.now(UTC)
+    for cron in crons:
+        state = "" if cron.enabled else "  (disabled)"
+        yield f"{cron.name}: {cron.method}{state}"
+        yield f"  {cron.schedule.text}: {explain(cron.schedule)}"
+        times = [_time(cron, fire) for fire in cron.next(now, NEXT_IN_LIST)]
+        if isinstance(cron.schedule, Rate) and cron.enabled:
+            yield "  counted from the schedule's creation, when it first fires"
+        elif times:
+            yield f"  next: {'; '.join(times)}"
+        elif cron.enabled:
+            yield "  warning: it never fires (again)"
+
+
+def next_lines(crons: Iterable[Cron], count: int) -> Iterator[str]:
+    """Show a line per fire."""
+    now = datetime.now(UTC)
+    fires = [(fire, cron) for cron in crons for fire in cron.next(now, count)]
+    for fire, cron in sorted(fires, key=lambda pair: pair[0]):
+        yield f"{fire:%Y-%m-%dT%H:%MZ}  {_time(cron, fire)}  {cron.name}"
+
+
+def plan_lines(changes: Iterable["Change"]) -> Iterator[str]:
+    """Show a diff that a person can read."""
+    for change in changes:
+        yield f"{SIGNS[change.kind]} {change.name}{' (not in the file; --prune deletes it)' * (change.kind == 'extra')}"
+        yield from (f"    {line}" for line in change.lines)
+
+
+def reconciler(
+    *, app: str, environment: str, queue_url: str, role_arn: str, dead_letter_arn: str | None
+) -> "Scheduler":
+    """Make the reconciler for an app's environment."""
+    from jobrunner.crons.scheduler import Place, Scheduler
+    from jobrunner.queue.endpoint import Endpoint, queue_arn
+
+    check_queue_url(queue_url)
+    region = Endpoint(queue_url).region
+    place = Place(
+        app=app,
+        environment=environment,
+        queue_arn=queue_arn(queue_url, region),
+        role_arn=role_arn,
+        dead_letter_arn=dead_letter_arn,
+    )
+    return Scheduler(place=place, region=region)
+
+
+def run(crons: Sequence[Cron], *, name: str | None, queue_url: str) -> None:
+    """Fire one cron now, or all of them on time until a signal."""
+
+    def fire(cron: Cron, at: datetime) -> None:
+        scheduled_at = f"{at:%Y-%m-%dT%H:%M:%SZ}"
+        producer.send_body(encode(cron.call(scheduled_at)), queue_url=queue_url)
+        print(f"{datetime.now(UTC):%H:%M:%S} fired {cron.name} of {scheduled_at}", flush=True)
+
+    if name:
+        fire(select(crons, [name])[0], datetime.now(UTC))
+        return
+    enabled = [cron.name for cron in crons if cron.enabled]
+    print(f"firing {', '.join(enabled)} from this process; in AWS that is EventBridge's work", flush=True)
+    ticker.run(crons, fire)
+
+
+def _time(cron: Cron, fire: datetime) -> str:
+    return f"{fire.astimezone(cron.schedule.zone):%a %Y-%m-%d %H:%M %Z}"

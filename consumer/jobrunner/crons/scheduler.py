@@ -1,0 +1,190 @@
+"""Makes EventBridge Scheduler agree with the schedule file; the only room that speaks to it. Main thread.
+
+All schedules live in one group of our own, by app and environment. A group without our tag is
+somebody else's, and refused. What is equal is never written: a rate() schedule would fire at once.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobrunner.crons.file import Cron
+from jobrunner.errors import AccessDenied, JobrunnerError, ScheduleError
+from jobrunner.message import encode
+
+#: AWS: context attribute of Scheduler, replaced at each fire by its time, such as 2026-11-23T09:00:00Z.
+PLACEHOLDER = "<aws.scheduler.scheduled-time>"
+STAND_IN = "0001-01-01T00:00:00Z"
+#: An outage must not end in a burst of old ticks: Scheduler gives a tick up after this (AWS: 60 to 86,400 s).
+EVENT_AGE_SECONDS, EVENT_AGE_SECONDS_MIN, EVENT_AGE_SECONDS_MAX = 3600, 60, 86_400
+RETRIES = 185
+NAME_LENGTH_MAX = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Whose schedules these are, and where they send."""
+
+    app: str
+    environment: str
+    queue_arn: str
+    role_arn: str
+    dead_letter_arn: str | None = None
+
+    @property
+    def group(self) -> str:
+        """The schedule group's name."""
+        return f"jobrunner-{self.app}-{self.environment}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What marks the group as ours."""
+        return {
+            "jobrunner:managed-by": "jobrunner",
+            "jobrunner:app": self.app,
+            "jobrunner:env": self.environment,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference between the file and the group: create, update, delete, or extra (left alone)."""
+
+    kind: str
+    name: str
+    lines: tuple[str, ...] = ()
+    schedule: Mapping[str, Any] | None = None
+
+
+class Scheduler:
+    """The schedule group of a place."""
+
+    def __init__(self, *, place: Place, region: str) -> None:
+        if len(place.group) > NAME_LENGTH_MAX:
+            raise ScheduleError(
+                f"the group's name {place.group!r} is over {NAME_LENGTH_MAX} characters: shorten --app or --env"
+            )
+        self._place = place
+        config = Config(retries={"mode": "standard", "total_max_attempts": 6})
+        self._client: Any = boto3.session.Session().client("scheduler", region_name=region, config=config)
+
+    def plan(self, crons: Iterable[Cron], *, prune: bool) -> list[Change]:
+        """Compare; raises ScheduleError if the group is not ours."""
+        wanted = {schedule_name(cron.name): self._wanted(cron) for cron in crons}
+        found = self._group_is_there()
+        changes = [] if found else [Change("create", f"group {self._place.group}")]
+        existing = set(self._names()) if found else set()
+        for name, schedule in wanted.items():
+            if name not in existing:
+                changes.append(Change("create", name, tuple(_flat(schedule)), schedule))
+            elif lines := self._differences(name, schedule):
+                changes.append(Change("update", name, lines, schedule))
+        kind = "delete" if prune else "extra"
+        return changes + [Change(kind, name) for name in sorted(existing - set(wanted))]
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Carry changes out; after a failure half way, plan and apply again do the rest."""
+        for change in changes:
+            if change.kind == "delete":
+                self._ask("delete_schedule", missing_is_fine=True, GroupName=self._place.group, Name=change.name)
+            elif change.schedule is None and change.kind == "create":
+                tags = [{"Key": key, "Value": value} for key, value in self._place.tags.items()]
+                self._ask("create_schedule_group", Name=self._place.group, Tags=tags)
+            elif change.kind == "create" and self._ask("create_schedule", **self._named(change)) is None:
+                self._ask("update_schedule", **self._named(change))  # somebody else made it meanwhile
+            elif change.kind == "update":
+                self._ask("update_schedule", **self._named(change))
+
+    def _named(self, change: Change) -> dict[str, Any]:
+        schedule = dict(change.schedule or {})
+        return {"Name": change.name, "GroupName": self._place.group, "ClientToken": str(uuid.uuid4()), **schedule}
+
+    def _group_is_there(self) -> bool:
+        group = self._ask("get_schedule_group", missing_is_fine=True, Name=self._place.group)
+        if group is None:
+            return False
+        answer = self._ask("list_tags_for_resource", ResourceArn=group["Arn"]) or {}
+        tags = {tag["Key"]: tag["Value"] for tag in answer.get("Tags", ())}
+        if not self._place.tags.items() <= tags.items():
+            raise ScheduleError(
+                f"the schedule group {self._place.group!r} exists without our tags {self._place.tags}: "
+                "it is somebody else's. Choose another --app or --env"
+            )
+        return True
+
+    def _names(self) -> Iterator[str]:
+        pages = self._client.get_paginator("list_schedules").paginate(GroupName=self._place.group)
+        for page in pages:
+            yield from (schedule["Name"] for schedule in page["Schedules"])
+
+    def _differences(self, name: str, wanted: Mapping[str, Any]) -> tuple[str, ...]:
+        answer = self._ask("get_schedule", missing_is_fine=True, GroupName=self._place.group, Name=name) or {}
+        is_there = dict(_pairs({key: answer.get(key) for key in wanted}))
+        should = dict(_pairs(wanted))
+        return tuple(
+            f"{key}: {is_there.get(key)!r} -> {should.get(key)!r}"
+            for key in sorted(should.keys() | is_there.keys())
+            if is_there.get(key) != should.get(key)
+        )
+
+    def _wanted(self, cron: Cron) -> dict[str, Any]:
+        age = cron.max_age_seconds or EVENT_AGE_SECONDS
+        target: dict[str, Any] = {
+            "Arn": self._place.queue_arn,
+            "RoleArn": self._place.role_arn,
+            "Input": encode(cron.call(STAND_IN)).replace(STAND_IN, PLACEHOLDER),
+            "RetryPolicy": {
+                "MaximumEventAgeInSeconds": min(max(age, EVENT_AGE_SECONDS_MIN), EVENT_AGE_SECONDS_MAX),
+                "MaximumRetryAttempts": RETRIES,
+            },
+        }
+        if self._place.dead_letter_arn:
+            target["DeadLetterConfig"] = {"Arn": self._place.dead_letter_arn}
+        return {
+            "ScheduleExpression": cron.schedule.text,
+            "ScheduleExpressionTimezone": cron.schedule.zone.key,
+            "State": "ENABLED" if cron.enabled else "DISABLED",
+            "FlexibleTimeWindow": {"Mode": "OFF"},
+            "Description": f"jobrunner: {cron.name}. {cron.description}".strip(),
+            "Target": target,
+        }
+
+    def _ask(self, operation: str, *, missing_is_fine: bool = False, **parameters: Any) -> dict[str, Any] | None:
+        """Make a request; None for what is missing, where that is fine, and for what exists already."""
+        try:
+            answer: dict[str, Any] = getattr(self._client, operation)(**parameters)
+        except self._client.exceptions.ResourceNotFoundException:
+            if missing_is_fine:
+                return None
+            raise
+        except self._client.exceptions.ConflictException:
+            return None
+        except ClientError as error:
+            kind = AccessDenied if "AccessDenied" in error.response["Error"]["Code"] else JobrunnerError
+            raise kind(f"{operation} {parameters.get('Name', '')}: {error}") from error
+        except BotoCoreError as error:
+            raise JobrunnerError(f"{operation}: {error}") from error
+        return answer
+
+
+def schedule_name(name: str) -> str:
+    """Name the schedule of a cron: readable, and unique even where names differ by a cut."""
+    return f"{name[:55]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _pairs(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _pairs(item, f"{path}.{key}" if path else key)
+    else:
+        yield path, value
+
+
+def _flat(schedule: Mapping[str, Any]) -> Iterator[str]:
+    return (f"{key}: {value!r}" for key, value in _pairs(schedule))

@@ -1,0 +1,50 @@
+"""The job that this thread or task is running, for the job's own code and for every log line."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from jobrunner.errors import NoCurrentJob
+from jobrunner.message import Call, Delivery
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentJob:
+    """What a job may know of its delivery.
+
+    `id` stays the same however often the call is sent or delivered: make it the idempotency key.
+    `message_id` is SQS's, new with each send. `attempt` counts from 1.
+    """
+
+    id: str
+    message_id: str
+    method: str
+    attempt: int
+    sent_at: datetime
+    scheduled_at: datetime | None
+    context: dict[str, str]
+
+    @classmethod
+    def of(cls, call: Call, delivery: Delivery) -> "CurrentJob":
+        """Make it from what the message asks and how it came."""
+        return cls(
+            id=call.id or delivery.message_id,
+            message_id=delivery.message_id,
+            method=call.method,
+            attempt=delivery.attempt,
+            sent_at=datetime.fromtimestamp(delivery.sent_at, UTC),
+            scheduled_at=datetime.fromisoformat(call.scheduled_at) if call.scheduled_at else None,
+            context=call.context,
+        )
+
+
+#: A context variable and not an attribute: coroutines of several jobs share one thread.
+running: ContextVar[CurrentJob | None] = ContextVar("jobrunner_current_job", default=None)
+
+
+def current_job() -> CurrentJob:
+    """Return the running job's delivery; raises NoCurrentJob outside one."""
+    job = running.get()
+    if job is None:
+        raise NoCurrentJob("current_job() was called outside a job: only a job's own thread or task has one")
+    return job

@@ -1,0 +1,211 @@
+"""Proves that a worker could work: settings, app, crons, queue, permissions, clock, supervisord; main thread."""
+
+import configparser
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jobrunner.app import catalog
+from jobrunner.app.around import load_around
+from jobrunner.crons import file
+from jobrunner.errors import AccessDenied, JobrunnerError, QueueError, QueueNotFound, SettingsError
+from jobrunner.operate import rules
+from jobrunner.operate.queues import OperatedQueue, operated
+from jobrunner.operate.rules import Finding
+from jobrunner.settings import Settings
+
+#: AWS refuses requests whose time is more than 5 minutes off.
+SKEW_SECONDS_MAX, SKEW_SECONDS_GOOD = 300, 30
+#: Where a supervisord.conf is looked for, under the app's directory and in the system's places.
+SUPERVISORD_PLACES = (
+    "supervisord.conf",
+    "deploy/supervisord.conf",
+    "/etc/supervisord.conf",
+    "/etc/supervisor/supervisord.conf",
+)
+#: Our stop takes under 3 s; supervisord kills what takes longer than its own time.
+STOP_SECONDS = 5
+
+
+def run(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Finding]:
+    """Look at everything that `consume` with these options would need."""
+    try:
+        Settings(**options)
+    except SettingsError as error:
+        yield Finding("error", "settings", str(error), "consume would not start", "jobrunner consume --help")
+    else:
+        yield Finding("ok", "settings", "consume would take them")
+    # The queue first: what botocore imports late must be there before the app's files come first.
+    yield from _queue(options)
+    yield from _app(options, crons_path)
+    yield from _supervisord(options["app_dir"])
+
+
+def _queue(options: Mapping[str, Any]) -> Iterator[Finding]:
+    try:
+        queue = operated(options["queue_url"])
+    except SettingsError as error:
+        yield Finding("error", "queue", str(error), "consume would not start", "jobrunner check --queue-url URL")
+        return
+    try:
+        values = queue.values()
+    except QueueError as error:
+        # AWS calls a clock that is off a wrong signature: its answer shows the time all the same.
+        off = abs(queue.clock_skew_seconds) > SKEW_SECONDS_MAX
+        yield _clock(queue) if off else _unreachable(error, queue.url)
+        if isinstance(error, AccessDenied) and not off:
+            yield from _permissions(queue)
+        return
+    yield Finding("ok", "queue", queue.url)
+    yield _clock(queue)
+    yield from rules.of_queue(
+        values,
+        queue_url=queue.url,
+        visibility_seconds=options["visibility_timeout_seconds"] or int(values["VisibilityTimeout"]),
+        job_timeout_seconds=options["job_timeout_seconds"],
+    )
+    yield from _dead_letters(queue, values)
+    yield rules.of_oldest(queue.oldest_seconds())
+    yield from _permissions(queue)
+
+
+def _unreachable(error: QueueError, queue_url: str) -> Finding:
+    if isinstance(error, QueueNotFound):
+        cure = f"{rules.aws(queue_url)} sqs list-queues prints those that are there"
+        return Finding("error", "queue", str(error), "nothing can be received", cure)
+    if isinstance(error, AccessDenied):
+        cure = "attach the worker's policy of deploy/aws/jobrunner.yaml to the role: sqs:GetQueueAttributes was refused"
+        return Finding("error", "queue", str(error), "without it consume does not start", cure)
+    cure = (
+        f"from this machine: curl -sS {queue_url} must answer anything at all; else look at routes, DNS and endpoints"
+    )
+    return Finding("error", "queue", str(error), "consume would wait for it", cure)
+
+
+def _clock(queue: OperatedQueue) -> Finding:
+    skew = queue.clock_skew_seconds
+    if abs(skew) <= SKEW_SECONDS_GOOD:
+        return Finding("ok", "clock", f"{skew:+.0f} s from SQS's")
+    level: rules.Level = "error" if abs(skew) > SKEW_SECONDS_MAX else "warn"
+    return Finding(
+        level,
+        "clock",
+        f"{skew:+.0f} s from SQS's",
+        "AWS refuses requests 5 minutes off",
+        "start chronyd or ntpd on the host",
+    )
+
+
+def _dead_letters(queue: OperatedQueue, values: Mapping[str, str]) -> Iterator[Finding]:
+    dead = queue.dead_letters(values)
+    if dead is None:
+        return  # said by the rules
+    try:
+        dead_values = dead.values()
+    except QueueNotFound as error:
+        why = "SQS drops the redrive: a job that fails for ever is tried until its message expires"
+        yield Finding("error", "dead-letter queue", str(error), why, rules.create_dead(queue.url, dead.name))
+    except QueueError as error:
+        why = "its retention and its count were not looked at"
+        yield Finding("warn", "dead-letter queue", str(error), why, f"allow sqs:GetQueueAttributes on {dead.name}")
+    else:
+        yield Finding("ok", "dead-letter queue", dead.url)
+        yield from rules.of_dead_letters(values, dead_values, dead_url=dead.url, queue_url=queue.url)
+
+
+def _permissions(queue: OperatedQueue) -> Iterator[Finding]:
+    missing = queue.missing_permissions()
+    for action, refusal in missing.items():
+        sends = action == "sqs:SendMessage"
+        why = "what runs here cannot enqueue; a pure worker need not" if sends else "consume needs it"
+        cure = f'add {{"Effect": "Allow", "Action": "{action}", "Resource": "{queue.arn}"}} to the role\'s policy'
+        yield Finding("warn" if sends else "error", "permission", refusal, why, cure)
+    if not missing:
+        yield Finding("ok", "permissions", "none of receive, delete, change visibility and send was refused")
+
+
+def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Finding]:
+    module = options["module"]
+    try:
+        jobs = catalog.load_app(options["app_dir"], module)
+    except JobrunnerError as error:
+        yield Finding("error", "module", str(error), "consume would not start", f"jobrunner methods --module {module}")
+        return
+    yield rules.of_methods(module, len(jobs.jobs))
+    yield from _tried(
+        "around",
+        options["around"],
+        lambda: load_around(options["around"]),
+        "jobrunner consume --around MODULE:CALLABLE, such as web.app:app.app_context",
+    )
+    yield from _crons(module, jobs, crons_path)
+
+
+def _crons(module: str, jobs: catalog.Catalog, path: Path | None) -> Iterator[Finding]:
+    path = path or file.beside(sys.modules[module])
+    if path.name == file.FILE and not path.exists():
+        yield Finding("ok", "crons", f"no {path}")
+        return
+    try:
+        crons = file.load(path, jobs)
+    except JobrunnerError as error:
+        yield Finding("error", "crons", str(error), "crons apply would refuse the file", "mend the line named")
+        return
+    yield Finding("ok", "crons", f"{len(crons)}, {sum(cron.enabled for cron in crons)} of them enabled")
+    now = datetime.now(UTC)
+    for cron in crons:
+        if cron.enabled and not cron.next(now, 1):
+            cure = f"change its schedule, or say enabled = false under [{cron.name}]"
+            yield Finding("warn", "crons", f"{cron.name}: {cron.schedule.text}", "it never fires (again)", cure)
+
+
+def _supervisord(app_dir: Path) -> Iterator[Finding]:
+    """Judge the programs that run us, in the first supervisord.conf that is found."""
+    path = next((found for place in SUPERVISORD_PLACES if (found := app_dir / place).is_file()), None)
+    if path is None:
+        return
+    try:
+        parser = _parsed(path)
+    except (configparser.Error, OSError, UnicodeDecodeError) as error:
+        yield Finding("warn", str(path), str(error), "supervisord would not start", f"supervisord -n -c {path}")
+        return
+    for name in parser.sections():
+        section = parser[name]
+        if "jobrunner consume" not in section.get("command", ""):
+            continue
+        seconds = section.get("stopwaitsecs", "10")
+        if seconds.isdecimal() and int(seconds) < STOP_SECONDS:
+            why = "supervisord kills us before we have handed running jobs back"
+            yield Finding(
+                "warn", f"{path} [{name}]", f"stopwaitsecs={seconds}", why, f"stopwaitsecs={2 * STOP_SECONDS}"
+            )
+        elif section.get("stopsignal", "TERM").removeprefix("SIG") not in ("TERM", "INT"):
+            why = "only TERM and INT hand running jobs back"
+            yield Finding("warn", f"{path} [{name}]", f"stopsignal={section['stopsignal']}", why, "stopsignal=TERM")
+        elif section.get("autorestart", "unexpected") == "false":
+            why = "every way out of ours counts on being started again"
+            yield Finding("warn", f"{path} [{name}]", "autorestart=false", why, "autorestart=true")
+        else:
+            yield Finding("ok", f"{path} [{name}]", f"stopwaitsecs={seconds}")
+
+
+def _parsed(path: Path) -> configparser.RawConfigParser:
+    """Read a supervisord.conf with what it includes."""
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
+    parser.read(path)
+    for pattern in parser.get("include", "files", fallback="").split():
+        parser.read(sorted(path.parent.glob(pattern) if not pattern.startswith("/") else Path("/").glob(pattern[1:])))
+    return parser
+
+
+def _tried(subject: str, value: str | None, action: Callable[[], object], cure: str) -> Iterator[Finding]:
+    if not value:
+        return
+    try:
+        action()
+    except JobrunnerError as error:
+        yield Finding("error", subject, str(error), "consume would not start", cure)
+    else:
+        yield Finding("ok", subject, value)

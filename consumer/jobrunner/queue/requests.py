@@ -1,0 +1,219 @@
+"""The only room that speaks to SQS, and the only one that knows boto3's errors; any thread may call it."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    TokenRetrievalError,
+)
+from botocore.parsers import ResponseParserError
+
+from jobrunner.errors import AccessDenied, QueueError, QueueNotFound, RequestRefused
+from jobrunner.message import BODY_BYTES_MAX, Delivery
+from jobrunner.queue.endpoint import CONNECT_SECONDS, Endpoint
+
+Item = TypeVar("Item")
+
+#: AWS: entries of one batch request.
+BATCH_MAX = 10
+#: How much longer than the long poll a receive may take.
+POLL_MARGIN_SECONDS = 5
+
+THROTTLES = {"RequestThrottled", "ThrottlingException", "Throttling", "KmsThrottled", "OverLimit", "TooManyRequests"}
+SERVER_FAULT = 500
+FORBIDDEN = (401, 403)
+ACCESS_CODES = ("AccessDenied", "Expired", "Signature", "Credential", "InvalidClientTokenId", "InvalidSecurity")
+#: What a delete or a renewal is told when the delivery is no longer ours; servers spell it differently.
+LEASE_GONE = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue", "InvalidAttributeValue"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One entry of a batch that SQS did not carry out."""
+
+    code: str
+    sender_fault: bool
+    message: str
+
+    def __str__(self) -> str:
+        """Say it as SQS does."""
+        return f"{self.code}: {self.message}"
+
+    @property
+    def lease_gone(self) -> bool:
+        """Whether trying again is pointless: the receipt handle no longer holds the message."""
+        return self.code.removeprefix("AWS.SimpleQueueService.") in LEASE_GONE
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAttributes:
+    """What the queue itself says, by AWS's names in `values`."""
+
+    values: Mapping[str, str]
+
+    @property
+    def visibility_timeout_seconds(self) -> int:
+        """How long a received message is hidden unless a receive says otherwise."""
+        return int(self.values["VisibilityTimeout"])
+
+    @property
+    def redrive(self) -> Mapping[str, Any]:
+        """When a message becomes a dead letter, and where; empty for never."""
+        policy: Mapping[str, Any] = json.loads(self.values.get("RedrivePolicy") or "{}")
+        return policy
+
+    @property
+    def attempts_max(self) -> int | None:
+        """How often a message is received before it is a dead letter."""
+        return int(self.redrive["maxReceiveCount"]) if "maxReceiveCount" in self.redrive else None
+
+
+class Queue:
+    """One queue's requests in our own words. Each raises QueueError or a kind of it."""
+
+    def __init__(self, *, url: str, polling: Any, working: Any) -> None:
+        self.url = url
+        self._polling = polling
+        self._working = working
+
+    def receive(
+        self, *, most: int, wait_seconds: int, visibility_timeout_seconds: int, probing: bool = False
+    ) -> list[Delivery]:
+        """Ask for up to `most` deliveries; a probe asks shortly, through the client with short timeouts."""
+        answer = asked(
+            (self._working if probing else self._polling).receive_message,
+            QueueUrl=self.url,
+            MaxNumberOfMessages=min(most, BATCH_MAX),
+            WaitTimeSeconds=0 if probing else wait_seconds,
+            VisibilityTimeout=visibility_timeout_seconds,
+            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+        )
+        return [_delivery(message) for message in answer.get("Messages", ())]
+
+    def delete(self, handles: Sequence[str]) -> dict[int, Refusal]:
+        """Delete up to 10 deliveries; returns the refusals by position."""
+        entries = [{"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)]
+        return refusals(asked(self._working.delete_message_batch, QueueUrl=self.url, Entries=entries))
+
+    def change_visibility(self, changes: Iterable[tuple[str, int]]) -> dict[int, Refusal]:
+        """Hide up to 10 deliveries for some seconds from now (0: visible at once); returns the refusals."""
+        entries = [
+            {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": seconds}
+            for index, (handle, seconds) in enumerate(changes)
+        ]
+        return refusals(asked(self._working.change_message_visibility_batch, QueueUrl=self.url, Entries=entries))
+
+    def send(self, bodies: Sequence[str], *, delay_seconds: int, group: str | None) -> dict[int, Refusal]:
+        """Send up to 10 bodies of 1 MiB in all; returns the refusals by position."""
+        extra = {"MessageGroupId": group} if group else {}
+        entries = [
+            {"Id": str(index), "MessageBody": body, "DelaySeconds": delay_seconds, **extra}
+            for index, body in enumerate(bodies)
+        ]
+        return refusals(asked(self._working.send_message_batch, QueueUrl=self.url, Entries=entries))
+
+    def attributes(self) -> QueueAttributes:
+        """Ask the queue for its settings."""
+        answer = asked(self._polling.get_queue_attributes, QueueUrl=self.url, AttributeNames=["All"])
+        return QueueAttributes(answer.get("Attributes", {}))
+
+
+def tens(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Cut items into requests of ten."""
+    for start in range(0, len(items), BATCH_MAX):
+        yield items[start : start + BATCH_MAX]
+
+
+def batches(sizes: Sequence[int]) -> list[list[int]]:
+    """Cut bodies, given by their bytes, into requests of ten and of 1 MiB: both are SQS's limits. Gives positions."""
+    found: list[list[int]] = []
+    room = 0
+    for index, size in enumerate(sizes):
+        if not found or len(found[-1]) == BATCH_MAX or size > room:
+            found.append([])
+            room = BODY_BYTES_MAX
+        found[-1].append(index)
+        room -= size
+    return found
+
+
+def connect(
+    queue_url: str, *, wait_seconds: int, visibility_timeout_seconds: int | None, connections: int
+) -> tuple[Queue, QueueAttributes]:
+    """Make a worker's queue: one client that polls and one for the rest; asks the queue for its settings.
+
+    Neither client retries by itself: the loops pace their own tries, and a hidden one would break the pace.
+    """
+    endpoint = Endpoint(queue_url)
+    polling = endpoint.client(
+        read_seconds=wait_seconds + POLL_MARGIN_SECONDS,
+        attempts=1,
+        connections=connections,
+        connect_seconds=CONNECT_SECONDS,
+    )
+    attributes = Queue(url=queue_url, polling=polling, working=polling).attributes()
+    # A renewal that hangs must leave time for others before leases end: at most a sixth of their length.
+    seconds = min(CONNECT_SECONDS, (visibility_timeout_seconds or attributes.visibility_timeout_seconds) / 6)
+    working = endpoint.client(read_seconds=seconds, attempts=1, connections=connections, connect_seconds=seconds)
+    return Queue(url=queue_url, polling=polling, working=working), attributes
+
+
+def _delivery(message: Mapping[str, Any]) -> Delivery:
+    attributes = message["Attributes"]
+    return Delivery(
+        message_id=message["MessageId"],
+        receipt_handle=message["ReceiptHandle"],
+        body=message["Body"],
+        attempt=int(attributes["ApproximateReceiveCount"]),
+        sent_at=int(attributes["SentTimestamp"]) / 1000,
+    )
+
+
+def refusals(answer: Mapping[str, Any]) -> dict[int, Refusal]:
+    """Read what a batch request did not do: SQS answers 200 even when it did nothing."""
+    return {
+        int(entry["Id"]): Refusal(entry["Code"], entry["SenderFault"], entry.get("Message", ""))
+        for entry in answer.get("Failed", ())
+    }
+
+
+def asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
+    """Make a request; raises QueueError or a kind of it."""
+    try:
+        return request(**parameters)
+    except ClientError as error:
+        raise _translated(error) from error
+    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError) as error:
+        raise AccessDenied(
+            f"no AWS credentials: {error}. On AWS give the task or instance a role; "
+            "with an emulator set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to anything"
+        ) from error
+    except (BotoCoreError, ResponseParserError) as error:
+        raise QueueError(f"SQS did not answer: {error}") from error
+
+
+def _translated(error: ClientError) -> QueueError:
+    code = error.response["Error"].get("Code", "")
+    text = f"{code}: {error.response['Error'].get('Message', '')}"
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if "QueueDoesNotExist" in code or "NonExistentQueue" in code:
+        return QueueNotFound(
+            f"{text} The queue is not in this account and region, or may not be seen: "
+            "`aws sqs get-queue-url --queue-name NAME` prints its URL"
+        )
+    if code in THROTTLES or status >= SERVER_FAULT:
+        return QueueError(text)
+    if status in FORBIDDEN or code.startswith("Kms") or any(word in code for word in ACCESS_CODES):
+        return AccessDenied(
+            f"{text} ({error.operation_name}): the role needs sqs:ReceiveMessage, sqs:DeleteMessage, "
+            "sqs:ChangeMessageVisibility and sqs:GetQueueAttributes to consume, sqs:SendMessage to enqueue, "
+            "and kms:Decrypt, kms:GenerateDataKey where the queue has its own key"
+        )
+    return RequestRefused(text)

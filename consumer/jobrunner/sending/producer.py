@@ -1,0 +1,174 @@
+"""Puts calls on the queue; runs on the web app's threads, in processes that may have forked."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+from jobrunner.app import catalog
+from jobrunner.errors import EnqueueError, QueueError, RequestRefused, SettingsError, UnknownMethod
+from jobrunner.message import Call, encode
+from jobrunner.queue import requests as sqs
+from jobrunner.queue.endpoint import Endpoint
+from jobrunner.sending import inline
+from jobrunner.settings import check_queue_url
+
+Method = str | Callable[..., Any]
+Params = dict[str, Any] | list[Any]
+
+#: AWS: longer delays need a schedule.
+DELAY_SECONDS_MAX = 900
+#: A web request must not hang on us.
+CONNECT_SECONDS, READ_SECONDS, TRIES = 2.0, 5.0, 3
+#: Batches of `enqueue_many` under way at once.
+PARALLEL = 8
+
+
+def enqueue(
+    method: Method,
+    params: Params | None = None,
+    *,
+    delay_seconds: int = 0,
+    group: str | None = None,
+    context: Mapping[str, str] | None = None,
+    queue_url: str | None = None,
+) -> str:
+    """Put one job on the queue and return its id, which the job sees as `current_job().id`.
+
+    `method` is a name such as "thumbnails.make", or the function itself; params that do not fit the
+    function raise BadParams here. `delay_seconds` is 0 to 900. `group` lets SQS share a queue fairly
+    (MessageGroupId). The queue is `queue_url` or JOBRUNNER_QUEUE_URL; `inline:` runs the job at once,
+    here. Raises MalformedMessage, SettingsError or QueueError; after a QueueError that is not a
+    RequestRefused the job may be on the queue all the same.
+    """
+    call = _call(method, params, context)
+    _check_delay(delay_seconds)
+    send_body(encode(call), delay_seconds=delay_seconds, group=group, queue_url=queue_url)
+    return str(call.id)
+
+
+def send_body(body: str, *, delay_seconds: int = 0, group: str | None = None, queue_url: str | None = None) -> None:
+    """Send an encoded call; raises as `enqueue` does."""
+    url = _queue_url(queue_url)
+    if url == inline.URL:
+        inline.run(body)
+        return
+    refusals = _queue(url, os.getpid()).send([body], delay_seconds=delay_seconds, group=group)
+    if refusals:
+        raise RequestRefused(str(refusals[0]))
+
+
+def enqueue_many(
+    calls: Iterable[tuple[Method, Params | None]],
+    *,
+    delay_seconds: int = 0,
+    group: str | None = None,
+    context: Mapping[str, str] | None = None,
+    queue_url: str | None = None,
+) -> list[str]:
+    """Put many jobs on the queue, ten to a request; returns their ids in order.
+
+    All are checked before the first is sent. Raises EnqueueError, which says exactly which were
+    sent, which were not, and of which SQS never said.
+    """
+    url = _queue_url(queue_url)
+    _check_delay(delay_seconds)
+    prepared = [_call(method, params, context) for method, params in calls]
+    bodies = [encode(call) for call in prepared]
+    ids = [str(call.id) for call in prepared]
+    if url == inline.URL:
+        for body in bodies:
+            inline.run(body)
+        return ids
+    queue = _queue(url, os.getpid())
+
+    def send(batch: list[int]) -> tuple[list[int], list[int], str]:
+        return _send_batch(queue, bodies, batch, delay_seconds=delay_seconds, group=group)
+
+    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="enqueue") as threads:
+        results = list(threads.map(send, sqs.batches([len(body) for body in bodies])))
+    not_sent = [index for result in results for index in result[0]]
+    unknown = [index for result in results for index in result[1]]
+    if not_sent or unknown:
+        failed = {*not_sent, *unknown}
+        reason = next(result[2] for result in results if result[2])
+        raise EnqueueError(
+            f"{len(not_sent)} of {len(ids)} jobs were not sent, {len(unknown)} may have been: {reason}",
+            sent=[index for index in range(len(ids)) if index not in failed],
+            not_sent=not_sent,
+            unknown=unknown,
+            ids=ids,
+        )
+    return ids
+
+
+def _send_batch(
+    queue: sqs.Queue, bodies: list[str], batch: list[int], *, delay_seconds: int, group: str | None
+) -> tuple[list[int], list[int], str]:
+    """Send one batch, and again what failed by SQS's own fault; returns (not sent, unknown, why)."""
+    left, reason = batch, ""
+    refused: list[int] = []
+    for _ in range(TRIES):
+        try:
+            refusals = queue.send([bodies[index] for index in left], delay_seconds=delay_seconds, group=group)
+        except RequestRefused as error:
+            return refused + left, [], str(error)
+        except QueueError as error:
+            # boto3 has tried again already. A try whose answer was lost may have put them there.
+            return refused, left, str(error)
+        if not refusals:
+            return refused, [], reason
+        reason = str(next(iter(refusals.values())))
+        refused += [left[position] for position, refusal in refusals.items() if refusal.sender_fault]
+        left = [left[position] for position, refusal in refusals.items() if not refusal.sender_fault]
+        if not left:
+            return refused, [], reason
+    return refused + left, [], reason
+
+
+def _call(method: Method, params: Params | None, context: Mapping[str, str] | None) -> Call:
+    arguments = {} if params is None else params
+    if not isinstance(method, str):
+        method = _name_of(method, arguments)
+    return Call(method=method, params=arguments, context=dict(context or {}), id=str(uuid.uuid4()))
+
+
+def _name_of(function: Callable[..., Any], params: Params) -> str:
+    """Derive a function's method name, and bind the params to it while the caller can still mend them."""
+    module = os.environ.get("JOBRUNNER_MODULE", "jobs")
+    home = getattr(function, "__module__", None) or ""
+    name = getattr(function, "__qualname__", "")
+    if home != module and not home.startswith(f"{module}."):
+        raise UnknownMethod(
+            f"{home}.{name} is outside the jobs module {module!r}, so no worker will find it: "
+            "move it there, or set JOBRUNNER_MODULE"
+        )
+    method = f"{home}.{name}"[len(module) + 1 :]
+    catalog.Job.of(method, function).bind(params)
+    return method
+
+
+def _queue_url(given: str | None) -> str:
+    url = given or os.environ.get("JOBRUNNER_QUEUE_URL", "")
+    if url != inline.URL:
+        check_queue_url(url)
+    return url
+
+
+def _check_delay(seconds: int) -> None:
+    if not 0 <= seconds <= DELAY_SECONDS_MAX:
+        raise SettingsError(
+            f"delay_seconds is {seconds}, and SQS takes 0 to {DELAY_SECONDS_MAX}: "
+            "for later than that make a one-time schedule in EventBridge Scheduler, at(...)"
+        )
+
+
+@lru_cache(maxsize=16)
+def _queue(url: str, _pid: int) -> sqs.Queue:
+    # Keyed by process: a TLS connection that two forked processes share garbles both.
+    client = Endpoint(url).client(
+        read_seconds=READ_SECONDS, attempts=TRIES, connections=PARALLEL, connect_seconds=CONNECT_SECONDS
+    )
+    return sqs.Queue(url=url, polling=client, working=client)

@@ -1,0 +1,1 @@
+"""What leaves the process to be read: log lines and metrics. Courtesies: they never raise. Any thread."""

@@ -1,0 +1,87 @@
+"""What ends the process: a job over its time, a receive that never returns, memory; on the keeper's thread."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from jobrunner.errors import ExitCode
+from jobrunner.worker.lease import Leases, State
+from jobrunner.worker.receiver import Receiver
+from jobrunner.worker.stacks import Stacks, method_of
+
+StopRequest = Callable[[ExitCode], None]
+
+
+class JobLimit:
+    """Ends the process when a job outlives its limit: nothing else stops a thread that hangs."""
+
+    def __init__(
+        self,
+        *,
+        leases: Leases,
+        limit_seconds: int,
+        stacks: Stacks,
+        stop: StopRequest,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._leases = leases
+        self._limit_seconds = limit_seconds
+        self._stacks = stacks
+        self._stop = stop
+        self._log = log
+
+    def check(self) -> None:
+        """Log each overdue job's own stack, mark it for backoff, and ask for the stop."""
+        oldest_start = time.monotonic() - self._limit_seconds
+        for lease in self._leases.all_in(State.RUNNING):
+            if lease.started_at < oldest_start and not lease.overdue and not lease.alone:
+                lease.overdue = True
+                self._log.error(
+                    "job.timed_out",
+                    method=method_of(lease),
+                    message_id=lease.delivery.message_id,
+                    attempt=lease.delivery.attempt,
+                    limit_seconds=self._limit_seconds,
+                    stack=self._stacks.of_job(lease),
+                )
+                self._stop(ExitCode.JOB_TIMEOUT)
+
+
+class PollWatch:
+    """Ends the process when a receive is out for three times its longest: the loop is stuck."""
+
+    def __init__(self, *, receiver: Receiver, stop: StopRequest, log: FilteringBoundLogger) -> None:
+        self._receiver = receiver
+        self._stop = stop
+        self._log = log
+
+    def check(self) -> None:
+        """Compare the oldest receive under way with the limit; waiting for busy threads is none."""
+        seconds = self._receiver.seconds_out()
+        if seconds > self._receiver.stuck_seconds():
+            self._log.error("receive.stuck", seconds=round(seconds))
+            self._stop(ExitCode.POLL_STUCK)
+
+
+class MemoryLimit:
+    """Recycles the process at a resident size: for leaks in the app's code that nobody finds today."""
+
+    def __init__(self, *, limit_mb: int, stop: StopRequest, log: FilteringBoundLogger) -> None:
+        self._limit_mb = limit_mb
+        self._stop = stop
+        self._log = log
+
+    def check(self) -> None:
+        """Ask for the stop when over the limit."""
+        used = resident_mb()
+        if used > self._limit_mb:
+            self._log.warning("memory.limit", resident_mb=round(used), limit_mb=self._limit_mb)
+            self._stop(ExitCode.RECYCLED)
+
+
+def resident_mb() -> float:
+    """Measure the memory the process holds now, in MiB (Linux: statm counts pages of 4 KiB)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1_048_576

@@ -1,0 +1,62 @@
+"""Where jobs and threads stand: for the line of a job over its limit, and for whoever sends SIGUSR1; any thread."""
+
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+
+from jobrunner.message import decode_or_none
+from jobrunner.worker.lease import Lease, Leases, State
+
+
+class Stacks:
+    """Reads other threads' frames; `coroutine_stack` knows those of `async def` jobs."""
+
+    def __init__(
+        self, *, leases: Leases, coroutine_stack: Callable[[int], str | None], log: FilteringBoundLogger
+    ) -> None:
+        self._leases = leases
+        self._coroutine_stack = coroutine_stack
+        self._log = log
+
+    def of_job(self, lease: Lease) -> str:
+        """Show where a running job stands."""
+        return self._coroutine_stack(lease.thread_id) or _of_thread(lease.thread_id)
+
+    def dump(self) -> None:
+        """Log every job in hand and every thread, a line each."""
+        running = self._leases.all_in(State.RUNNING)
+        for lease in self._leases.all_in(State.WAITING, State.DONE):
+            self._log.warning("dump.job", **_facts(lease))
+        for lease in running:
+            seconds = round(time.monotonic() - lease.started_at, 1)
+            self._log.warning("dump.job", **_facts(lease), running_seconds=seconds, stack=self.of_job(lease))
+        jobs = {lease.thread_id for lease in running}
+        for thread in threading.enumerate():
+            if thread.ident is not None and thread.ident not in jobs:
+                self._log.warning("dump.thread", thread=thread.name, stack=_of_thread(thread.ident))
+
+
+def method_of(lease: Lease) -> str | None:
+    """Name the method of a delivery; None if its body is malformed."""
+    call = decode_or_none(lease.delivery.body)
+    return call.method if call else None
+
+
+def _facts(lease: Lease) -> dict[str, object]:
+    delivery = lease.delivery
+    return {
+        "state": lease.state.value,
+        "method": method_of(lease),
+        "message_id": delivery.message_id,
+        "attempt": delivery.attempt,
+        "lease_lost": lease.lost,
+    }
+
+
+def _of_thread(thread_id: int) -> str:
+    frame = sys._current_frames().get(thread_id)
+    return "".join(traceback.format_stack(frame)) if frame else "the thread has ended"

@@ -1,0 +1,101 @@
+"""Reaches the queue, loads the app, says what looks wrong, and runs the worker; main thread."""
+
+import gc
+import signal
+import time
+from typing import NoReturn
+
+from structlog.typing import FilteringBoundLogger
+
+from jobrunner.app import catalog
+from jobrunner.app.around import load_around
+from jobrunner.errors import LastingQueueError, QueueError
+from jobrunner.message import Delivery
+from jobrunner.operate import rules
+from jobrunner.queue import requests as sqs
+from jobrunner.queue.outage import Outage
+from jobrunner.sending import producer  # noqa: F401 - jobs may enqueue: before the app's files come first
+from jobrunner.settings import Settings, check_visibility_timeout
+from jobrunner.worker.alone import Alone, OneDelivery
+from jobrunner.worker.runner import CONNECTIONS, Runner
+
+
+def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None = None) -> NoReturn:
+    """Run the worker until something ends it, or just for one delivery; raises JobrunnerError if it cannot start.
+
+    The queue comes before the app: what boto3 imports late must be imported before the app's files,
+    which may have the same names, come first on `sys.path`.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # nothing to show yet, and no reason to die
+    if settings.status_file:  # a dead worker's: nothing is known of this one yet
+        settings.status_file.unlink(missing_ok=True)
+    queue, attributes = _connect(settings, log)
+    visibility_seconds = settings.visibility_timeout_seconds or attributes.visibility_timeout_seconds
+    check_visibility_timeout(visibility_seconds, "the queue's visibility timeout")
+    jobs = catalog.load_app(settings.app_dir, settings.module)
+    around = load_around(settings.around) if settings.around else None
+    runner = Runner(
+        settings=settings,
+        queue=queue,
+        receive=OneDelivery(only).receive if only else queue.receive,
+        attempts_max=attributes.attempts_max,
+        alone=None if only else Alone(settings=settings, log=log),
+        visibility_seconds=visibility_seconds,
+        jobs=jobs,
+        around=around,
+        log=log,
+    )
+    log.debug("worker.alone", message_id=only.message_id) if only else log.info(
+        "worker.ready",
+        queue_url=settings.queue_url,
+        module=settings.module,
+        methods=len(jobs.jobs),
+        threads=settings.threads,
+        visibility_seconds=visibility_seconds,
+        attempts_max=attributes.attempts_max,
+    )
+    if not only:
+        _warn(settings, attributes, visibility_seconds, jobs, log)
+    runner.run()
+
+
+def _warn(
+    settings: Settings,
+    attributes: sqs.QueueAttributes,
+    visibility_seconds: int,
+    jobs: catalog.Catalog,
+    log: FilteringBoundLogger,
+) -> None:
+    """Log what `jobrunner check` would say of the module and of the queue's own attributes: they are at hand."""
+    of_queue = rules.of_queue(
+        attributes.values,
+        queue_url=settings.queue_url,
+        visibility_seconds=visibility_seconds,
+        job_timeout_seconds=settings.job_timeout_seconds,
+    )
+    for finding in (rules.of_methods(settings.module, len(jobs.jobs)), *of_queue):
+        if finding.level != "ok":
+            say = log.error if finding.level == "error" else log.warning
+            say("check.finding", subject=finding.subject, value=finding.value, why=finding.why, cure=finding.cure)
+
+
+def _connect(settings: Settings, log: FilteringBoundLogger) -> tuple[sqs.Queue, sqs.QueueAttributes]:
+    """Reach the queue. What only time mends is waited out; the rest is the person's to mend, now."""
+    outage = Outage(log=log)
+    while True:
+        try:
+            answer = sqs.connect(
+                settings.queue_url,
+                wait_seconds=settings.wait_seconds,
+                visibility_timeout_seconds=settings.visibility_timeout_seconds,
+                connections=CONNECTIONS,
+            )
+        except LastingQueueError:
+            raise
+        except QueueError as error:
+            gc.enable()  # this may take hours, and each try leaves clients and errors that hold each other
+            outage.failed("start", error)
+            time.sleep(outage.seconds_to_wait("start"))
+        else:
+            outage.succeeded("start")
+            return answer
