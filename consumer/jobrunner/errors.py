@@ -1,6 +1,8 @@
 """Every error of ours and every exit code; no thread, no state."""
 
 from enum import IntEnum
+from functools import partial
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -18,7 +20,6 @@ class ExitCode(IntEnum):
     RECYCLED = 9
     SECOND_SIGNAL = 10
     UNREACHABLE = 11
-    SETTLED = 12
 
 
 #: What each code says to the person who reads it; the README's table is checked against it.
@@ -35,7 +36,6 @@ EXIT_REASONS = {
     ExitCode.RECYCLED: "--max-memory-mb was reached",
     ExitCode.SECOND_SIGNAL: "a second SIGTERM or SIGINT: at once, nothing handed back",
     ExitCode.UNREACHABLE: "SQS did not answer (commands that are asked once; consume waits instead)",
-    ExitCode.SETTLED: "only seen by the worker itself: the process of a last attempt has settled its message",
 }
 
 
@@ -115,6 +115,14 @@ class AccessDenied(LastingQueueError):
     exit_code = ExitCode.ACCESS
 
 
+class OutageTooLong(JobrunnerError):
+    """SQS has refused for so long that a fresh process should try; it ends with the refusal's own code."""
+
+    def __init__(self, refusal: LastingQueueError) -> None:
+        super().__init__(str(refusal))
+        self.exit_code = refusal.exit_code
+
+
 class RequestRefused(QueueError):
     """SQS understood the request and will not do it: nothing was done."""
 
@@ -135,3 +143,8 @@ class EnqueueError(JobrunnerError):
         self.not_sent = not_sent
         self.unknown = unknown
         self.ids = ids
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it cross between processes: pools and test runners pickle it."""
+        again = partial(EnqueueError, sent=self.sent, not_sent=self.not_sent, unknown=self.unknown, ids=self.ids)
+        return again, (str(self),)

@@ -92,7 +92,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path):
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     assert done.returncode == 2
-    assert "pip install 'jobrunner[dev]'" in done.stderr
+    assert "pip install 'jobrunner-sqs[dev]'" in done.stderr
 
 
 @pytest.mark.long

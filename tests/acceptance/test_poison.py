@@ -217,7 +217,7 @@ def test_a_full_memory_is_recycled_after_the_running_jobs(hostile):
 
 
 def test_a_broken_loop_ends_the_process_with_its_own_code(hostile):
-    hostile.write_jobs("def sabotage():\n    from jobrunner.worker import lease\n    del lease.Leases.admit\n")
+    hostile.write_jobs("def sabotage():\n    from jobrunner.worker import hand\n    del hand.Hand.received\n")
     worker = hostile.consume()
     hostile.enqueue(("sabotage", {}))
     worker.wait("job.done")

@@ -27,6 +27,7 @@ from jobrunner.worker import runner, settler
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 BIN = Path(sys.executable).parent
+PACKAGE = ROOT / "consumer" / "jobrunner"
 
 
 def test_the_quick_start_does_what_it_shows(tmp_path):
@@ -103,17 +104,26 @@ def test_every_row_of_what_happens_when_names_a_test(row):
 
 def test_the_thread_table_is_exact():
     source = Path(runner.__file__).read_text()
-    spawned = set(re.findall(r'_spawn\("(\w+)"', source)) | set(re.findall(r'\(\S+, "(\w+)", self', source))
+    started = set(re.findall(r'^ +\("(\w+)", ', source, re.MULTILINE))
     table = ARCHITECTURE.split("## Threads")[1].split("## ")[0]
     listed = re.findall(r"^\| ([a-z].*?) \|", table, re.MULTILINE)
     names = {word.split("-")[0] for row in listed for word in row.split(", ")} - {"thread", "main"}
-    assert names == spawned
+    assert names == started
     assert f"receiver-1 to {runner.RECEIVERS}" in table
     assert f"deleter-1 to {runner.DELETERS}" in table
 
 
+def test_every_path_in_the_pages_for_contributors_exists():
+    """A file or a folder of the library, by its name in the text."""
+    rooms = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
+    for page in ("ARCHITECTURE.md", "CONTRIBUTING.md"):
+        for name in re.findall(r"`([a-z_]+(?:/[a-z_]*)*(?:\.py|/))`", (ROOT / page).read_text()):
+            places = [PACKAGE / name, ROOT / name, *PACKAGE.glob(f"*/{name}")]
+            assert any(place.exists() for place in places), f"{page}: {name} {sorted(rooms)}"
+
+
 def test_every_room_says_what_lives_there():
-    for path in (ROOT / "consumer" / "jobrunner").rglob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         assert path.read_text().startswith('"""'), path
 
 
@@ -151,7 +161,7 @@ def test_the_transformers_template_writes_our_wire_format():
 
 
 RUNNING = (ROOT / "docs" / "running.md").read_text()
-SOURCES = {path: path.read_text() for path in (ROOT / "consumer" / "jobrunner").rglob("*.py")}
+SOURCES = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
 
 
 def table(page, heading):
@@ -165,7 +175,8 @@ def test_every_event_that_we_log_is_explained():
     events = {event for text in SOURCES.values() for event in said.findall(text)}
     dynamic = {"job.{name}"}
     assert dynamic < events
-    assert set(table(RUNNING, "What the lines say")) == (events - dynamic - {"worker.alone"}) | {
+    assert set(table(RUNNING, "What the lines say")) == (events - dynamic) | {
+        "log.dropped",
         "job.malformed",
         "job.bad_params",
         "worker.ready",

@@ -1,6 +1,7 @@
 """`async def` jobs: one loop, errors as values, stacks that show the job."""
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -13,10 +14,7 @@ from jobrunner.app.coroutines import Coroutines
 def coroutines():
     loop = Coroutines()
     threading.Thread(target=loop.loop, name="coroutines", daemon=True).start()
-    yield loop
-    loop._loop.call_soon_threadsafe(loop._loop.stop)
-    wait_for(lambda: not loop._loop.is_running())
-    loop._loop.close()
+    return loop
 
 
 def test_results_come_back_and_all_jobs_share_one_loop(coroutines):
@@ -56,3 +54,50 @@ def test_the_stack_of_a_waiting_job_shows_where_it_waits(coroutines):
     release.set()
     worker.join()
     assert coroutines.stack_for(worker.ident) is None
+
+
+@pytest.mark.parametrize("harm", ["exit in a subtask", "stop the loop"])
+def test_a_job_that_ends_the_loop_ends_only_itself(coroutines, harm):
+    async def leave():
+        raise SystemExit
+
+    async def job():
+        if harm == "exit in a subtask":
+            await asyncio.gather(leave())
+        asyncio.get_running_loop().stop()
+
+    async def neighbour():
+        await asyncio.sleep(0.2)
+        return 7
+
+    results = []
+    other = threading.Thread(target=lambda: results.append(coroutines.result_of(neighbour())))
+    other.start()
+    try:
+        coroutines.result_of(job())
+    except SystemExit:
+        assert harm == "exit in a subtask"
+    other.join(10)
+    assert results == [7]
+    assert coroutines.result_of(neighbour()) == 7
+
+
+def test_a_job_that_forks_does_not_run_the_others_in_the_child(coroutines, tmp_path):
+    async def neighbour():
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            with (tmp_path / "pids").open("a") as pids:
+                pids.write(f"{os.getpid()}\n")
+
+    async def forks():
+        await asyncio.sleep(0.05)
+        child = os.fork()
+        await asyncio.sleep(0.1)
+        return child
+
+    other = threading.Thread(target=coroutines.result_of, args=(neighbour(),))
+    other.start()
+    child = coroutines.result_of(forks())
+    other.join()
+    assert os.waitpid(child, 0) == (child, 0)
+    assert set((tmp_path / "pids").read_text().split()) == {str(os.getpid())}

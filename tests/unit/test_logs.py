@@ -124,3 +124,97 @@ def test_an_app_that_configures_logging_for_itself_leaves_our_lines_alone(config
     done = subprocess.run([sys.executable, "-c", script, "json"], check=True, capture_output=True, text=True)
     ours = [json.loads(line) for line in done.stdout.splitlines() if '"event":"ours"' in line]
     assert [(line["n"], line["method"]) for line in ours] == [(1, "a.b")]
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """A pipe that nobody reads until the test does, and a writer on it that waits but a moment."""
+    monkeypatch.setattr(logs, "WAIT_SECONDS", 0.05)
+    reader, writer = os.pipe()
+    yield reader, logs.LineWriter(writer)
+    os.close(reader)
+    os.close(writer)
+
+
+def fill(write):
+    for n in range(100):
+        write(json.dumps({"n": n, "text": "x" * 4000}))
+
+
+def test_a_reader_that_does_not_read_holds_nobody_for_long_and_what_was_dropped_is_counted(pipe):
+    reader, writer = pipe
+    fill(writer.write)
+    kept = read_all(reader)
+    writer.write('{"n": 100}')
+    writer.write('{"n": 101}')
+    lines = [json.loads(line) for line in (kept + read_all(reader)).splitlines()]
+    (said,) = [line for line in lines if line.get("event") == "log.dropped"]
+    numbers = [line["n"] for line in lines if "n" in line]
+    assert said["lines"] == 102 - len(numbers)
+    assert said["lines"] > 50
+    assert numbers == [*range(100 - said["lines"]), 100, 101]
+
+
+def test_a_blocking_descriptor_is_not_waited_for_either(monkeypatch):
+    """Where the pipe cannot be opened anew, as for another user's: the room is asked for first."""
+    monkeypatch.setattr(logs, "WAIT_SECONDS", 0.05)
+    real = os.open
+    monkeypatch.setattr(logs.os, "open", lambda path, *words: real("/nonexistent" if "/proc" in path else path, *words))
+    reader, descriptor = os.pipe()
+    writer = logs.LineWriter(descriptor)
+    assert not writer._never_waits
+    fill(writer.write)
+    assert writer._dropped > 50
+    os.close(reader)
+    os.close(descriptor)
+
+
+def test_our_writes_do_not_change_the_apps_own_stdout(pipe):
+    _, writer = pipe
+    assert not os.get_blocking(writer._descriptor)
+    reader, descriptor = os.pipe()
+    logs.LineWriter(descriptor)
+    assert os.get_blocking(descriptor)
+    os.close(reader)
+    os.close(descriptor)
+
+
+def test_a_descriptor_that_has_become_somebody_elses_is_not_written_to(tmp_path):
+    """A job that closes every descriptor closes ours as well, and the next socket gets its number."""
+    script = (
+        "import os, sys\nfrom jobrunner.telemetry import logs\n"
+        "log = logs.configure(log_format='json', level='info')\nlog.info('before')\n"
+        "os.closerange(3, 256)\n"
+        f"others = [os.open({str(tmp_path / 'theirs')!r}, os.O_WRONLY | os.O_CREAT) for _ in range(20)]\n"
+        "log.info('after')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["before", "after"]
+    assert (tmp_path / "theirs").read_bytes() == b""
+
+
+def test_an_event_of_thousands_of_keys_is_cut_without_looking_at_each():
+    line = logs.render_json(None, "", {"event": "e", **{f"key{n}": "x" * 100 for n in range(50_000)}})
+    found = json.loads(line)
+    assert len(line) < logs.LINE_BYTES_MAX
+    assert (found["event"], found["keys_cut"]) == ("e", 50_001 - logs.KEYS_MAX)
+
+
+def test_an_app_that_takes_our_handler_away_is_noticed():
+    script = (
+        "import logging, logging.config\nfrom jobrunner.telemetry import logs\n"
+        "logs.configure(log_format='json', level='info')\nprint(logs.is_heard())\n"
+        "logging.config.dictConfig({'version': 1, 'root': {'handlers': []}})\nprint(logs.is_heard())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
+def read_all(descriptor):
+    os.set_blocking(descriptor, False)
+    found = b""
+    try:
+        while data := os.read(descriptor, 65536):
+            found += data
+    except BlockingIOError:
+        return found

@@ -1,6 +1,8 @@
 """What the web app calls: checked before it is sent, and honest about what was not."""
 
 import asyncio
+import pickle
+import socket
 import sys
 import types
 from functools import partial
@@ -17,7 +19,8 @@ from jobrunner import (
     enqueue,
     enqueue_many,
 )
-from jobrunner.errors import QueueError, RequestRefused
+from jobrunner.app import catalog
+from jobrunner.errors import AccessDenied, QueueError, QueueNotFound, RequestRefused
 from jobrunner.message import decode
 from jobrunner.queue.requests import Refusal
 from jobrunner.sending import inline, producer
@@ -43,7 +46,8 @@ class FakeSqs:
 @pytest.fixture
 def queue(monkeypatch):
     fake = FakeSqs()
-    monkeypatch.setattr(producer, "_queue", lambda _url, _pid: fake)
+    monkeypatch.setattr(producer, "_queue", lambda *_: fake)
+    monkeypatch.setattr(producer, "PAUSE_SECONDS", 0)
     monkeypatch.setattr(producer, "PARALLEL", 1)
     monkeypatch.setenv("JOBRUNNER_QUEUE_URL", URL)
     return fake
@@ -140,7 +144,7 @@ def test_many_say_exactly_what_was_sent_what_not_and_what_is_unknown(queue):
     queue.answers = [
         {1: mine, 2: theirs},
         {},  # the first ten: 1 is wrong, 2 goes through at the second try
-        QueueError("answer lost"),  # the second ten: nobody knows
+        *[QueueError("answer lost")] * 3,  # the second ten: nobody knows
         RequestRefused("no"),  # the third: SQS did nothing
     ]
     with pytest.raises(EnqueueError, match=r"11 of 35 jobs were not sent, 10 may have been") as caught:
@@ -195,6 +199,86 @@ def test_inline_works_inside_a_running_event_loop(jobs, monkeypatch):
 
 def test_a_forked_process_gets_a_client_of_its_own():
     producer._queue.cache_clear()
-    assert producer._queue(URL, 1) is producer._queue(URL, 1)
-    assert producer._queue(URL, 1) is not producer._queue(URL, 2)
+    assert producer._queue(URL, 5, 1) is producer._queue(URL, 5, 1)
+    assert producer._queue(URL, 5, 1) is not producer._queue(URL, 5, 2)
     producer._queue.cache_clear()
+
+
+def test_a_single_job_that_sqs_could_not_take_is_sent_again(queue):
+    queue.answers = [{0: Refusal("InternalError", sender_fault=False, message="m")}, QueueError("reset")]
+    assert enqueue("a") == decode(queue.bodies[0][0]).id
+    assert len(queue.bodies) == 1
+
+
+@pytest.mark.parametrize("no", [QueueNotFound("gone"), AccessDenied("no")])
+def test_where_sqs_says_no_outright_nothing_was_sent_and_nothing_is_tried_again(queue, no):
+    queue.answers = [no]
+    with pytest.raises(EnqueueError) as caught:
+        enqueue_many([("a", None)] * 3)
+    assert (caught.value.not_sent, caught.value.unknown) == ([0, 1, 2], [])
+    queue.answers = [no]
+    with pytest.raises(type(no)):
+        enqueue("a")
+    assert (queue.answers, queue.bodies) == ([], [])
+
+
+def test_the_error_crosses_processes(queue):
+    queue.answers = [RequestRefused("no")]
+    with pytest.raises(EnqueueError) as caught:
+        enqueue_many([("a", None)])
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.not_sent, copy.ids) == (str(caught.value), [0], caught.value.ids)
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "nan", "301"])
+def test_a_wrong_budget_is_named(queue, monkeypatch, given):
+    monkeypatch.setenv("JOBRUNNER_ENQUEUE_SECONDS", given)
+    with pytest.raises(SettingsError, match=f"JOBRUNNER_ENQUEUE_SECONDS is '{given}'"):
+        enqueue("a")
+
+
+def test_a_web_request_does_not_hang_on_an_sqs_that_does(monkeypatch):
+    """One budget for all tries; here of a second, and nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("JOBRUNNER_QUEUE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/0/jobs")
+        monkeypatch.setenv("JOBRUNNER_ENQUEUE_SECONDS", "1")
+        asked = []
+        monkeypatch.setattr(producer.time, "sleep", asked.append)
+        with pytest.raises(QueueError, match="did not answer"):
+            enqueue("a")
+    assert len(asked) == 2, "a third try would not fit"
+
+
+def test_many_are_sent_at_the_exit_too(queue, monkeypatch):
+    """Where no thread can be started any more, one after another."""
+
+    class Gone:
+        def __init__(self, *_, **__):
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(producer, "ThreadPoolExecutor", Gone)
+    assert len(enqueue_many([("a", None)] * 25)) == len(queue.bodies) == 25
+
+
+def test_inline_jobs_share_one_lasting_loop(jobs, monkeypatch):
+    """An engine or a client that lives on the loop works from one request to the next."""
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "inline:")
+    loops = []
+
+    async def bill(_):
+        loops.append(asyncio.get_running_loop())
+
+    monkeypatch.setitem(inline._catalog("jobs").jobs, "shop.bill", catalog.Job.of("shop.bill", bill))
+    enqueue("shop.bill", [1])
+    enqueue("shop.bill", [2])
+    assert loops[0] is loops[1]
+    assert not loops[0].is_closed()
+
+
+def test_inline_refuses_what_a_worker_would_refuse(jobs, monkeypatch):
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "inline:")
+    monkeypatch.setitem(
+        inline._catalog("jobs").jobs, "shop.bill", catalog.Job.of("shop.bill", lambda: iter(n for n in []))
+    )
+    with pytest.raises(RuntimeError, match="returned a generator"):
+        enqueue("shop.bill")

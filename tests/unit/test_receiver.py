@@ -1,12 +1,16 @@
 """The receiver's loop: what it counts, and when."""
 
-import pytest
+import threading
 
-from jobrunner.errors import QueueError
+import pytest
+from fakes import FakeQueue
+
+from jobrunner.errors import ExitCode, QueueError
 from jobrunner.message import Delivery
 from jobrunner.queue.outage import Outage
-from jobrunner.worker.demand import Demand
-from jobrunner.worker.lease import Leases
+from jobrunner.queue.paced import PacedQueue
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.receiver import Receiver
 
 
@@ -18,71 +22,136 @@ def delivery(number):
     return Delivery(message_id=f"m{number}", receipt_handle=f"h{number}", body="{}", attempt=1, sent_at=0.0)
 
 
+class Settler:
+    def seconds_to_hold(self):
+        return 0.0
+
+
+class Switch:
+    def arm_first(self):
+        """Do nothing."""
+
+
+class Pool:
+    """A worker that is faster than the receiver: ends the first delivery before `submit` returns."""
+
+    def __init__(self, hand):
+        self.hand = hand
+        self.seen = []
+
+    def submit(self, fresh):
+        if fresh:
+            self.seen.append((len(fresh), self.hand.busy()))
+            self.hand.start(fresh[0])
+            self.hand.finish(fresh[0])
+            self.seen.append(self.hand.busy())
+
+
 @pytest.fixture
-def loop(log, metrics):
-    """Give a receiver of two deliveries, and what `in_hand` was when they were submitted."""
-    demand, leases, seen = Demand(threads=8), Leases(visibility_seconds=30), []
+def receiver(log, metrics):
+    """Give a receiver whose queue answers as it is told, its pool and its inbox."""
 
-    def submit(fresh):
-        seen.append((len(fresh), demand.in_hand()))
-        demand.finished(0.001)  # a worker that is faster than the receiver
-        seen.append(demand.in_hand())
-        raise Stopped
+    def make(*answers, **options):
+        left = [*answers]
+        queue = FakeQueue()
+        queue.asked = []
 
-    receiver = Receiver(
-        receive=lambda **_: [delivery(1), delivery(2)],
-        wait_seconds=20,
-        demand=demand,
-        leases=leases,
-        settler=FakeSettler(),
-        submit=submit,
-        on_admitted=lambda: None,
-        on_empty=lambda: None,
-        outage=Outage(log=log),
-        metrics=metrics,
-    )
-    return receiver.loop, seen
+        def receive(**how):
+            queue.asked.append(how)
+            if not left:
+                raise Stopped
+            answer = left.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        queue.receive = receive
+        hand, inbox = Hand(threads=8, visibility_seconds=30, attempts_max=5), Inbox()
+        pool = Pool(hand)
+        outage = Outage(log=log, clock=iter(range(1000)).__next__)
+        made = Receiver(
+            queue=PacedQueue(queue=queue, outage=outage, metrics=metrics),
+            wait_seconds=20,
+            stop_when_empty=True,
+            hand=hand,
+            settler=Settler(),
+            pool=pool,
+            switch=Switch(),
+            inbox=inbox,
+        )
+        with pytest.raises(Stopped):
+            made.loop()
+        return queue, pool, inbox
+
+    return make
 
 
-class FakeSettler:
-    deletes = ()
-
-    def is_stuck(self):
-        return False
+def test_what_came_is_counted_before_a_worker_can_end_it(receiver):
+    _, pool, _ = receiver([delivery(1), delivery(2)])
+    assert pool.seen == [(2, 2), 1]
 
 
-def test_what_came_is_counted_before_a_worker_can_end_it(loop):
-    run, seen = loop
-    with pytest.raises(Stopped):
-        run()
-    assert seen == [(2, 2), 1]
-
-
-def test_an_empty_probe_does_not_stand_for_an_empty_queue(log, metrics):
+def test_an_empty_probe_does_not_stand_for_an_empty_queue(receiver):
     """While SQS fails it is asked shortly, and a short poll may find nothing where there is something."""
-    demand, empty, answers = Demand(threads=8), [], [QueueError("down"), [], []]
-    outage = Outage(log=log, clock=iter(range(1000)).__next__)
+    _, _, inbox = receiver(QueueError("down"), [])
+    with pytest.raises(Exception, match=r"^$"):
+        inbox.next_within(0.01)
+    _, _, inbox = receiver(QueueError("down"), [], [])
+    assert inbox.next_within(0.01) is ExitCode.STOPPED, "only the long poll after the probe"
 
-    def receive(**_):
-        if not answers:
-            raise Stopped
-        answer = answers.pop(0)
-        if isinstance(answer, QueueError):
-            raise answer
-        return answer
 
-    receiver = Receiver(
-        receive=receive,
-        wait_seconds=20,
-        demand=demand,
-        leases=Leases(visibility_seconds=30),
-        settler=FakeSettler(),
-        submit=list,
-        on_admitted=lambda: None,
-        on_empty=lambda: empty.append(len(answers)),
-        outage=outage,
-        metrics=metrics,
-    )
-    with pytest.raises(Stopped):
-        receiver.loop()
-    assert empty == [0], "only the long poll after the probe"
+def test_while_sqs_fails_it_is_asked_for_one_message(receiver):
+    """An answer that is lost spends an attempt of each message in it."""
+    queue, _, _ = receiver([], QueueError("lost"), QueueError("lost"), [])
+    assert [(how["most"], how["probing"]) for how in queue.asked] == [
+        (8, False),
+        (8, False),
+        (1, True),
+        (1, True),
+        (8, False),
+    ]
+
+
+def test_a_message_in_hand_is_not_taken_twice_and_its_newest_handle_counts_here():
+    hand = Hand(threads=8, visibility_seconds=30, attempts_max=5)
+    (first,) = hand.received([delivery(1)], asked=0, held_since=1.0, receive_seconds=0.1)
+    again = Delivery(message_id="m1", receipt_handle="new", body="{}", attempt=2, sent_at=0.0)
+    assert hand.received([again], asked=0, held_since=2.0, receive_seconds=0.1) == []
+    assert (first.delivery.receipt_handle, first.held_since, len(hand)) == ("new", 2.0, 1)
+
+
+def test_counts_stay_right_whatever_threads_do():
+    """What is in hand is counted once, by its owner: it ends at nothing."""
+    hand = Hand(threads=8, visibility_seconds=30, attempts_max=5)
+
+    def worker(number):
+        for n in range(300):
+            leases = hand.received(
+                [delivery(f"{number}-{n}")], asked=0, held_since=hand.now() - 5 * (n % 2), receive_seconds=0.0
+            )
+            hand.confirm(hand.give_up_unstarted())
+            for lease in leases:
+                if hand.start(lease):
+                    (hand.finish if n % 3 else hand.give_up)(lease)
+                    hand.confirm([lease])
+
+    threads = [threading.Thread(target=worker, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (hand.busy(), len(hand)) == (0, 0)
+    assert {state: count for state, count in hand._counts.items() if count and state.value != "gone"} == {}
+
+
+def test_nothing_is_taken_ahead_where_attempts_are_few():
+    """What waits here and cannot start costs an attempt."""
+    clock = iter(n / 1000 for n in range(10**6)).__next__
+    for attempts_max, takes_ahead in ((1, False), (3, False), (4, True), (None, True)):
+        hand = Hand(threads=2, visibility_seconds=30, attempts_max=attempts_max, clock=clock)
+        for n in range(200):
+            (lease,) = hand.received([delivery(n)], asked=0, held_since=0.0, receive_seconds=0.02)
+            hand.start(lease)
+            hand.finish(lease)
+            hand.confirm([lease])
+        assert (hand.next_ask() > 2) is takes_ahead, attempts_max

@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobrunner import outcome
-from jobrunner.errors import AccessDenied, QueueError
+from jobrunner.errors import AccessDenied, ExitCode, OutageTooLong, QueueError
 from jobrunner.message import Delivery
 from jobrunner.queue.outage import LASTING_SECONDS_MAX, Outage
 from jobrunner.worker import batches, demand
-from jobrunner.worker.lease import Leases, State
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.lease import State
 
 
 class Clock:
@@ -74,26 +75,36 @@ def test_a_receive_is_full_unless_a_thread_is_idle(in_hand, asked, ahead, expect
 
 
 def test_one_long_poll_when_idle_and_more_only_while_they_come_back_full(clock):
-    wants = demand.Demand(threads=40, clock=clock)
-    assert wants.next_ask() == 10
-    assert wants._ask() == 0, "the first is still out"
-    wants.received(asked=10, count=10, seconds=0.01)
-    assert wants.next_ask() == 10
-    assert wants.next_ask() == 10, "the last was full: another may join"
-    wants.received(asked=10, count=3, seconds=0.01)
-    assert wants._ask() == 0
+    hand = Hand(threads=40, visibility_seconds=30, attempts_max=None, clock=clock)
+
+    def receive(count, asked):
+        come = [delivery(f"{clock.now}-{n}") for n in range(count)]
+        clock.now += 0.01
+        return hand.received(come, asked=asked, held_since=clock(), receive_seconds=0.01)
+
+    assert hand.next_ask() == 10
+    assert hand._ask() == 0, "the first is still out"
+    receive(10, asked=10)
+    assert hand.next_ask() == 10
+    assert hand.next_ask() == 10, "the last was full: another may join"
+    receive(3, asked=10)
+    assert hand._ask() == 0
 
 
 def test_demand_falls_when_fast_jobs_turn_slow(clock):
-    wants = demand.Demand(threads=8, clock=clock)
-    for _ in range(1000):
-        wants.received(asked=0, count=1, seconds=0.012)
-        wants.finished(0.001)
+    hand = Hand(threads=8, visibility_seconds=30, attempts_max=None, clock=clock)
+    for n in range(1000):
+        (lease,) = hand.received([delivery(f"fast{n}")], asked=0, held_since=clock(), receive_seconds=0.012)
+        hand.start(lease)
         clock.now += 0.001
-    wants.received(asked=0, count=8, seconds=0.012)
-    assert wants._ask() == 10
+        hand.finish(lease)
+        hand.confirm([lease])
+    slow = [delivery(f"slow{n}") for n in range(8)]
+    for lease in hand.received(slow, asked=0, held_since=clock(), receive_seconds=0.012):
+        hand.start(lease)
+    assert hand._ask() == 10
     clock.now += 3
-    assert wants._ask() == 0
+    assert hand._ask() == 0
 
 
 @pytest.mark.parametrize(
@@ -109,68 +120,75 @@ def delivery(message_id="m", handle="h", attempt=1):
 
 
 @pytest.fixture
-def leases(clock):
-    return Leases(visibility_seconds=30, clock=clock)
+def hand(clock):
+    return Hand(threads=8, visibility_seconds=30, attempts_max=5, clock=clock)
 
 
-def test_a_message_in_hand_is_not_taken_twice_and_its_newest_handle_counts(leases, clock):
-    (lease,) = leases.admit([delivery()], clock())
-    leases.start(lease)
-    leases.lose(lease, "h")
-    clock.now += 31
-    assert leases.admit([delivery(handle="newer")], clock()) == []
-    assert lease.delivery.receipt_handle == "newer"
-    assert not lease.lost
-    assert leases.seconds_left(lease) == 30
+@pytest.fixture
+def admit(hand, clock):
+    return lambda *deliveries: hand.received(deliveries, asked=0, held_since=clock(), receive_seconds=0.01)
 
 
-def test_renewal_is_due_at_a_third_and_never_for_what_has_not_started(leases, clock):
-    running, waiting = leases.admit([delivery("a"), delivery("b")], clock())
-    leases.start(running)
-    clock.now += 9.9
-    assert leases.due() == []
-    clock.now += 0.2
-    assert leases.due() == [running]
-    leases.renewed(running, "h", clock())
-    assert leases.due() == []
-    assert waiting in leases.unstarted_too_long()
+def test_a_message_in_hand_is_not_taken_twice_and_its_newest_handle_counts(hand, admit, clock):
+    (lease,) = admit(delivery())
+    hand.start(lease)
+    hand.lose(lease, "h")
+    clock.now += 20
+    assert admit(delivery(handle="newer")) == []
+    assert (lease.delivery.receipt_handle, lease.lost) == ("newer", False)
+    assert lease.ends_at() == clock() + 30
 
 
-def test_a_done_job_stays_renewed_until_its_delete_is_confirmed(leases, clock):
-    (lease,) = leases.admit([delivery()], clock())
-    leases.start(lease)
-    assert leases.finish(lease)
+def test_renewal_is_due_at_a_third_and_never_for_what_has_not_started(hand, admit, clock):
+    running, waiting = admit(delivery("a"), delivery("b"))
+    hand.start(running)
+    clock.now += 9
+    assert hand.due() == []
+    clock.now += 2
+    assert hand.due() == [running]
+    assert hand.due() == [], "once"
+    hand.renewed(running, "h", clock())
+    assert hand.due() == []
+    assert hand.give_up_unstarted() == [waiting]
+
+
+def test_a_done_job_stays_renewed_until_its_delete_is_confirmed(hand, admit, clock):
+    (lease,) = admit(delivery())
+    hand.start(lease)
+    assert hand.finish(lease)
     clock.now += 11
-    assert leases.due() == [lease]
-    leases.confirm([lease])
-    assert leases.due() == []
-    assert len(leases) == 0
+    assert hand.due() == [lease]
+    hand.not_renewed([lease])
+    hand.confirm([lease])
+    assert hand.due() == []
+    assert len(hand) == 0
 
 
-def test_renewal_ends_before_the_twelve_hours_that_sqs_allows(leases, clock):
-    (lease,) = leases.admit([delivery()], clock())
-    leases.start(lease)
+def test_renewal_ends_before_the_twelve_hours_that_sqs_allows(hand, admit, clock):
+    (lease,) = admit(delivery())
+    hand.start(lease)
     clock.now += 43_200 - 25
-    assert leases.renewal_seconds(lease) == 15
+    assert lease.renewal_seconds(clock()) == 15
     clock.now += 16
-    assert leases.due() == []
+    assert hand.due() == []
 
 
-def test_a_renewal_of_an_older_handle_does_not_count(leases, clock):
-    (lease,) = leases.admit([delivery()], clock())
-    leases.admit([delivery(handle="newer")], clock())
-    assert not leases.lose(lease, "h")
-    leases.renewed(lease, "h", clock() + 5)
+def test_a_renewal_of_an_older_handle_does_not_count(hand, admit, clock):
+    (lease,) = admit(delivery())
+    admit(delivery(handle="newer"))
+    assert not hand.lose(lease, "h")
+    hand.renewed(lease, "h", clock() + 5)
     assert lease.held_since == clock()
 
 
-def test_what_was_given_up_is_neither_started_nor_finished(leases, clock):
-    (lease,) = leases.admit([delivery()], clock())
-    assert leases.give_up(lease, State.WAITING)
-    assert not leases.start(lease)
-    assert not leases.finish(lease)
-    assert not leases.give_up(lease, State.WAITING, State.RUNNING)
-    assert len(leases.admit([delivery()], clock())) == 1, "it may come again"
+def test_what_was_given_up_is_neither_started_nor_finished(hand, admit):
+    (lease,) = admit(delivery())
+    assert hand.give_up_these([lease]) == [lease]
+    assert not hand.start(lease)
+    assert not hand.finish(lease)
+    assert hand.give_up_all(State.WAITING, State.RUNNING) == []
+    hand.confirm([lease])
+    assert len(admit(delivery())) == 1, "it may come again"
 
 
 @pytest.fixture
@@ -214,21 +232,22 @@ def test_tries_are_paced_and_never_further_apart_than_three_seconds(outage, cloc
     assert 120 / 3 <= tries <= 120 / 2
 
 
-def test_a_lasting_refusal_ends_the_process_after_its_time(outage, clock):
+def test_a_lasting_refusal_ends_the_process_after_its_time_with_its_code(outage, clock):
     outage.failed("receive", AccessDenied("no"))
     clock.now += LASTING_SECONDS_MAX - 1
     outage.failed("receive", AccessDenied("no"))
     clock.now += 2
-    with pytest.raises(AccessDenied):
+    with pytest.raises(OutageTooLong) as ended:
         outage.failed("receive", AccessDenied("no"))
+    assert ended.value.exit_code == ExitCode.ACCESS
 
 
-def test_a_delete_that_nobody_waits_for_any_more_does_not_keep_an_outage_open(outage, events):
-    outage.failed("receive", QueueError("down"))
-    outage.failed("delete", QueueError("down"))
-    outage.given_up("delete")
-    outage.succeeded("receive")
-    assert len(events.named("sqs.recovered")) == 1
-    outage.failed("delete", QueueError("down"))
-    outage.given_up("delete")
-    assert outage.includes("delete"), "the only thing that fails: the next try tells"
+def test_the_patience_with_a_refusal_is_not_spent_by_an_outage_of_another_kind(outage, clock):
+    """The first expired token after a long 503 is the first of its kind."""
+    outage.failed("receive", QueueError("503"))
+    clock.now += 10 * LASTING_SECONDS_MAX
+    outage.failed("receive", AccessDenied("expired"))
+    clock.now += LASTING_SECONDS_MAX - 1
+    outage.failed("receive", QueueError("503"))
+    clock.now += 2
+    outage.failed("receive", AccessDenied("expired"))

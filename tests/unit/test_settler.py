@@ -8,9 +8,11 @@ from fakes import BUSY, GONE, FakeQueue
 from jobrunner.message import Delivery
 from jobrunner.outcome import DONE, Outcome
 from jobrunner.queue.outage import Outage
-from jobrunner.worker.keeper import Renewal
-from jobrunner.worker.lease import Leases, State
+from jobrunner.queue.paced import PacedQueue
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.lease import State
 from jobrunner.worker.settler import Settler
+from jobrunner.worker.visibility import Visibility
 
 
 class Clock:
@@ -22,148 +24,208 @@ class Clock:
 
 @pytest.fixture
 def house(log, metrics):
-    """A settler and a renewal around a fake queue, without their threads."""
+    """A settler and a line for visibility around a fake queue, without their threads."""
 
     class House:
         clock = Clock()
         queue = FakeQueue()
-        leases = Leases(visibility_seconds=30, clock=clock)
-        outage = Outage(log=log, clock=clock)
-        renewing = threading.Lock()
-        alive = 0
 
         def __init__(self):
-            self.settler = Settler(
-                queue=self.queue,
-                leases=self.leases,
-                renewing=self.renewing,
-                running=lambda: 0,
-                outage=self.outage,
-                metrics=metrics,
-                log=log,
-            )
-            self.renewal = Renewal(
-                queue=self.queue,
-                leases=self.leases,
-                renewing=self.renewing,
-                alive=self.count,
-                outage=self.outage,
-                metrics=metrics,
-                log=log,
-            )
+            self.hand = Hand(threads=8, visibility_seconds=30, attempts_max=5, clock=self.clock)
+            self.paced = PacedQueue(queue=self.queue, outage=Outage(log=log, clock=self.clock), metrics=metrics)
+            common = {"queue": self.paced, "hand": self.hand, "metrics": metrics, "log": log}
+            self.visibility = Visibility(**common)
+            self.settler = Settler(visibility=self.visibility, **common)
 
-        def count(self):
-            self.alive += 1
-
-        def running(self, *handles):
+        def waiting(self, *handles, attempt=1):
             deliveries = [
-                Delivery(message_id=f"m-{handle}", receipt_handle=handle, body="{}", attempt=1, sent_at=0)
+                Delivery(message_id=f"m-{handle}", receipt_handle=handle, body="{}", attempt=attempt, sent_at=0)
                 for handle in handles
             ]
-            leases = self.leases.admit(deliveries, self.clock())
+            return self.hand.received(deliveries, asked=0, held_since=self.clock(), receive_seconds=0.01)
+
+        def running(self, *handles, **how):
+            leases = self.waiting(*handles, **how)
             for lease in leases:
-                self.leases.start(lease)
+                self.hand.start(lease)
             return leases
+
+        def done(self, *handles):
+            leases = self.running(*handles)
+            for lease in leases:
+                self.settler.settle(lease, DONE)
+            return leases
+
+        def send(self):
+            """Send what is in the line for visibility, as its thread would, once."""
+            batch = list(self.visibility.line._line)
+            self.visibility.line._line.clear()
+            again = self.visibility._send(batch)
+            self.visibility.line._line.extend(again)
+
+        def renew(self):
+            self.visibility.renew_due()
+            self.send()
 
     return House()
 
 
 def test_done_jobs_are_deleted_in_one_request(house):
-    leases = house.running("a", "b")
-    for lease in leases:
-        house.settler.settle(lease, DONE)
+    leases = house.done("a", "b")
     assert house.settler._delete(leases) == []
-    assert (house.queue.deleted, house.queue.requests, len(house.leases)) == (["a", "b"], 1, 0)
+    assert (house.queue.deleted, house.queue.requests, len(house.hand)) == (["a", "b"], 1, 0)
 
 
 def test_a_failed_delete_is_tried_again_and_stays_renewed_meanwhile(house, events):
-    (lease,) = house.running("a")
-    house.settler.settle(lease, DONE)
+    (lease,) = house.done("a")
     house.queue.down = True
     assert house.settler._delete([lease]) == [lease]
     house.clock.now += 11
-    assert house.leases.due() == [lease]
-    assert house.settler.is_stuck()
+    assert house.settler.seconds_to_hold() > 0
+    assert house.hand.due() == [lease]
     house.queue.down = False
     assert house.settler._delete([lease]) == []
     assert house.queue.deleted == ["a"]
     assert len(events.named("sqs.outage")) == len(events.named("sqs.recovered")) == 1
 
 
-def test_what_sqs_refuses_within_a_good_answer_is_tried_again(house):
-    leases = house.running("a", "b", "c")
-    for lease in leases:
-        house.settler.settle(lease, DONE)
+def test_what_sqs_refuses_within_a_good_answer_is_tried_again(house, events):
+    leases = house.done("a", "b", "c")
     house.queue.refuse = {"b": BUSY}
+    for _ in range(3):
+        assert house.settler._delete(leases[1:2]) == [leases[1]]
     assert house.settler._delete(leases) == [leases[1]]
     assert house.queue.deleted == ["a", "c"]
+    assert [line["event"] for line in events] == ["sqs.outage"], "one outage, however often it is tried"
 
 
 def test_a_handle_that_is_gone_while_leased_means_deleted_by_a_try_whose_answer_was_lost(house, events):
-    (lease,) = house.running("a")
-    house.settler.settle(lease, DONE)
+    (lease,) = house.done("a")
     house.queue.refuse = {"a": GONE}
     assert house.settler._delete([lease]) == []
-    assert len(house.leases) == 0
+    assert len(house.hand) == 0
     assert events == []
 
 
-def test_a_done_job_whose_lease_ran_out_is_said_to_run_again(house, events):
-    (lease,) = house.running("a")
-    house.settler.settle(lease, DONE)
-    house.clock.now += 31
+def test_a_renewal_that_crosses_the_delete_says_nothing(house, events):
+    """The delete went through and its answer was lost: SQS refuses the renewal, and nothing will run again."""
+    (lease,) = house.done("a")
+    house.clock.now += 11
+    house.queue.refuse = {"a": GONE}
+    house.renew()
     assert house.settler._delete([lease]) == []
-    assert house.queue.requests == 0
-    assert "run again" in events.one("job.lease_lost")["effect"]
+    assert events == []
 
 
-def test_a_release_leaves_renewal_first_and_waits_for_one_under_way(house):
+def test_a_done_job_whose_lease_ran_out_is_deleted_all_the_same_and_said_to_maybe_run_again(house, events):
+    (lease,) = house.done("a")
+    house.clock.now += 31
+    house.queue.down = True
+    assert house.settler._delete([lease]) == [lease]
+    house.queue.down = False
+    assert house.settler._delete([lease]) == []
+    assert house.queue.deleted == ["a"]
+    assert "may run again" in events.one("job.lease_lost")["effect"]
+
+
+def test_a_release_is_behind_the_renewal_under_way_and_ends_renewal(house):
     (lease,) = house.running("a")
+    house.clock.now += 11
+    house.visibility.renew_due()
     house.settler.settle(lease, Outcome("failed", 7))
-    house.clock.now += 20
-    assert house.leases.due() == []
-    house.renewing.acquire()
-    thread = threading.Thread(target=house.settler._release, args=([(lease, 7)],))
-    thread.start()
-    thread.join(0.05)
-    assert house.queue.released == []
-    house.renewing.release()
-    thread.join(5)
-    assert house.queue.released == [("a", 7)]
+    house.send()
+    assert house.queue.released == [("a", 7)], "what is given up needs no renewal"
+    assert (house.hand.due(), len(house.hand)) == ([], 0)
 
 
-def test_a_release_that_fails_is_left_to_the_lease(house, events):
+def test_a_release_that_fails_is_tried_while_it_would_hide_the_message(house, events):
     (lease,) = house.running("a")
     house.settler.settle(lease, Outcome("failed", 7))
     house.queue.down = True
-    assert house.settler._release([(lease, 7)]) == []
+    house.send()
+    house.clock.now += 6
+    house.queue.down = False
+    house.send()
+    assert house.queue.released == [("a", 7)]
+    assert events.named("job.not_released") == []
+
+
+def test_a_release_that_goes_on_failing_is_left_to_the_lease(house, events):
+    (lease,) = house.running("a")
+    house.settler.settle(lease, Outcome("failed", 7))
+    house.queue.down = True
+    house.send()
+    house.clock.now += 8
+    house.send()
+    assert events.one("job.not_released")["message_ids"] == ["m-a"]
+    assert len(house.hand) == 0
+
+
+def test_a_hand_back_that_fails_is_not_tried_again_since_another_may_have_it(house, events):
+    (lease,) = house.waiting("a")
+    house.settler.hand_back(house.hand.give_up_these([lease]), at_once=True)
+    house.queue.down = True
+    house.send()
     assert events.one("job.not_released")["count"] == 1
+    assert len(house.visibility.line) == 0
 
 
 def test_what_was_handed_back_is_not_deleted_when_its_job_ends_after_all(house):
     (lease,) = house.running("a")
-    house.settler.settle(lease, Outcome("handed_back", 0))
+    house.settler.release(house.hand.give_up_all(State.RUNNING)[0], Outcome("handed_back", 0))
     house.settler.settle(lease, DONE)
-    assert len(house.settler.deletes) == 0
-    assert len(house.settler.releases) == 1
+    assert (len(house.settler.deletes), len(house.visibility.line)) == (0, 1)
+    assert house.hand.busy() == 0, "counted once"
 
 
-def test_leases_are_renewed_by_the_ten_and_the_switch_hears_of_each(house):
+def test_a_job_that_a_worker_starts_meanwhile_is_not_handed_back(house):
+    """Whatever thread comes first: what is handed back is given up in the state in which it was seen."""
+    for _ in range(200):
+        leases = house.waiting("a", "b", "c", "d")
+        house.clock.now += 2
+        started = []
+        worker = threading.Thread(target=lambda: started.extend(filter(house.hand.start, leases)))  # noqa: B023
+        worker.start()
+        house.settler.hand_back_unstarted()
+        worker.join()
+        given_up = [lease for lease in leases if lease.state is State.RELEASING]
+        assert len(given_up) + len(started) == 4
+        assert house.hand.busy() == len(started)
+        house.send()
+        house.hand.confirm(started)
+
+
+def test_what_waits_on_its_last_attempt_is_kept_and_renewed(house):
+    """Handed back unstarted it would be a dead letter that never ran."""
+    (last,) = house.waiting("a", attempt=5)
+    house.waiting("b", attempt=4)
+    house.clock.now += 11
+    house.settler.hand_back_unstarted()
+    house.renew()
+    assert sorted(house.queue.released) == [("a", 30), ("b", 0)]
+    assert last.state is State.WAITING
+
+
+def test_leases_are_renewed_by_the_ten(house):
     house.running(*"abcdefghijkl")
     house.clock.now += 11
-    house.renewal.renew()
-    assert (house.queue.requests, house.alive) == (2, 2)
+    threading.Thread(target=house.visibility.line.loop, daemon=True).start()
+    house.visibility.renew_due()
+    house.visibility.renew_due()
+    house.visibility.line.hurry()
+    house.visibility.line.wait_until_empty(deadline=10**9)
+    assert house.queue.requests == 2, "each once, though it was due twice"
     assert {seconds for _, seconds in house.queue.released} == {30}
-    house.renewal.renew()
-    assert house.queue.requests == 2, "they are due again at the next third"
+    house.visibility.renew_due()
+    assert len(house.visibility.line) == 0, "they are due again at the next third"
 
 
 def test_a_refused_renewal_is_a_lost_lease_said_once(house, events):
     (lease,) = house.running("a")
     house.queue.refuse = {"a": GONE}
     house.clock.now += 11
-    house.renewal.renew()
-    house.renewal.renew()
+    house.renew()
+    house.renew()
     assert lease.lost
     assert events.one("lease.lost")["message_id"] == "m-a"
     house.settler.settle(lease, DONE)
@@ -175,15 +237,21 @@ def test_a_renewal_that_fails_is_tried_again_and_loses_nothing(house):
     (lease,) = house.running("a")
     house.clock.now += 11
     house.queue.down = True
-    house.renewal.renew()
-    house.renewal.renew()
-    assert house.queue.requests == 1, "paced"
-    house.queue.down = False
+    house.renew()
     house.clock.now += 2
-    house.renewal.renew()
+    house.queue.down = False
+    house.renew()
     assert house.queue.released == [("a", 30)]
-    assert lease.state is State.RUNNING
-    assert not lease.lost
+    assert (lease.state, lease.lost) == (State.RUNNING, False)
+
+
+def test_nothing_is_received_while_a_hundred_wait_for_their_requests(house):
+    """All jobs failing: releases hold the receivers back as deletes do."""
+    leases = house.running(*map(str, range(101)))
+    assert house.settler.seconds_to_hold() == 0
+    for lease in leases:
+        house.settler.settle(lease, Outcome("failed", 5))
+    assert house.settler.seconds_to_hold() > 0
 
 
 def test_add_and_loop_send_what_settle_puts_in_line(house):
@@ -191,23 +259,20 @@ def test_add_and_loop_send_what_settle_puts_in_line(house):
     for lease in leases[:2]:
         house.settler.settle(lease, DONE)
     house.settler.settle(leases[2], Outcome("failed", 5))
-    for line in (house.settler.deletes, house.settler.releases):
+    for line in (house.settler.deletes, house.visibility.line):
         threading.Thread(target=line.loop, daemon=True).start()
-    for line in (house.settler.deletes, house.settler.releases):
-        line.hurry()
-        line.wait_until_empty(deadline=10**9)
+    house.settler.drain(deadline=10**9)
     assert house.queue.deleted == ["a", "b"]
     assert house.queue.released == [("c", 5)]
 
 
 def test_renewals_that_failed_do_not_keep_an_outage_open_when_nothing_is_left_to_renew(house, events):
-    (lease,) = house.running("a")
-    house.settler.settle(lease, DONE)
+    (lease,) = house.done("a")
     house.clock.now += 11
     house.queue.down = True
-    house.renewal.renew()
+    house.renew()
     house.settler._delete([lease])
     house.queue.down = False
     house.settler._delete([lease])
-    house.renewal.renew()
+    house.visibility.renew_due()
     assert len(events.named("sqs.outage")) == len(events.named("sqs.recovered")) == 1

@@ -1,14 +1,14 @@
 """The way out: its order, without a process that ends."""
 
-from queue import SimpleQueue
-
 import pytest
 
 from jobrunner.errors import ExitCode
 from jobrunner.message import Delivery
 from jobrunner.worker import stop
-from jobrunner.worker.lease import Leases, State
-from jobrunner.worker.stop import Stop, WayOut
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.inbox import Inbox
+from jobrunner.worker.lease import State
+from jobrunner.worker.stop import WayOut
 
 
 class Ended(BaseException):
@@ -24,72 +24,71 @@ class Everything:
     def __getattr__(self, name):
         def note(*_words, **_named):
             self.told.append(name)
-            return False
+            return 0
 
         return note
 
 
-class Alone:
-    """Ends its job when it is told to stop, or when somebody has waited for it."""
-
-    def __init__(self, leases, lease):
-        self.stopped_while = []
-        self._leases = leases
-        self._lease = lease
-
-    def stop(self):
-        self.stopped_while.append(self._lease.state)
-
-
 @pytest.fixture
 def way_out(monkeypatch, log, metrics):
-    """Give a way out with one last attempt that runs in a child, and that child."""
+    """Give a way out and what is in hand: a job that runs, and a last attempt in a process of its own."""
 
     def end(code):
         raise Ended(code)
 
-    monkeypatch.setattr(stop.os, "_exit", end)
-    monkeypatch.setattr(stop.os, "getpgrp", lambda: -1)
-    leases = Leases(visibility_seconds=30)
-    delivery = Delivery(message_id="m", receipt_handle="h", body="{}", attempt=10, sent_at=0.0)
-    (lease,) = leases.admit([delivery], leases.now())
-    leases.start(lease)
-    alone, rooms, inbox = Alone(leases, lease), Everything(), SimpleQueue()
+    monkeypatch.setattr(stop.signals, "end", end)
+    hand = Hand(threads=8, visibility_seconds=30, attempts_max=10)
+    deliveries = [
+        Delivery(message_id=f"m{attempt}", receipt_handle="h", body="{}", attempt=attempt, sent_at=0.0)
+        for attempt in (9, 10)
+    ]
+    leases = hand.received(deliveries, asked=0, held_since=hand.now(), receive_seconds=0.1)
+    for lease in leases:
+        hand.start(lease)
+    hand.set_apart(leases[1])
+    rooms, inbox = Everything(), Inbox()
     way = WayOut(
         inbox=inbox,
+        recycle_seconds=60,
         receiver=rooms,
-        leases=leases,
+        hand=hand,
         settler=rooms,
-        alone=alone,
         stacks=rooms,
         switch=rooms,
         status=None,
         metrics=metrics,
         log=log,
     )
-    return way, alone, inbox, leases, lease
+    return way, rooms, inbox, hand, leases
 
 
-def test_a_recycle_lets_the_last_attempts_in_their_own_processes_end(way_out):
-    """They would become dead letters: a delivery handed back on its last attempt has no other."""
-    way, alone, _, leases, lease = way_out
-    leases.confirm([lease])  # it ends by itself
+def test_a_stop_hands_back_what_runs_here_and_leaves_the_last_attempts_alone(way_out, monkeypatch, events):
+    """They would become dead letters: their own processes see to them."""
+    way, rooms, _, _, leases = way_out
+    monkeypatch.setattr(stop, "GRACE_SECONDS", 0)
     with pytest.raises(Ended):
-        way.take(Stop(ExitCode.RECYCLED, 60))
-    assert alone.stopped_while == [State.GONE]
+        way.take(ExitCode.STOPPED)
+    assert [lease.state for lease in leases] == [State.RELEASING, State.ALONE]
+    assert rooms.told.count("release") == 1
+    assert (events.one("worker.stopped")["handed_back"], events.one("worker.stopped")["alone"]) == (1, 1)
 
 
-def test_any_other_stop_tells_them_at_once(way_out):
-    way, alone, _, _, _ = way_out
+def test_what_has_one_attempt_left_is_hidden_from_our_own_last_poll(way_out, monkeypatch):
+    way, rooms, _, _, _ = way_out
+    monkeypatch.setattr(stop, "GRACE_SECONDS", 0)
+    released = []
+    rooms.poll_seconds_left = lambda: 17.2
+    rooms.release = lambda _lease, outcome: released.append(outcome)
     with pytest.raises(Ended):
-        way.take(Stop(ExitCode.STOPPED, 0))
-    assert alone.stopped_while == [State.RUNNING]
+        way.take(ExitCode.STOPPED)
+    assert [outcome.release_seconds >= 18 for outcome in released] == [True]
 
 
 def test_sigusr1_while_stopping_still_shows_where_everything_stands(way_out):
-    way, _, inbox, _, _ = way_out
-    inbox.put(None)
+    way, rooms, inbox, _, _ = way_out
+    inbox.ask(None)
+    inbox.ask(ExitCode.STOPPED)
     with pytest.raises(Ended) as ended:
-        way.take(Stop(ExitCode.RECYCLED, 0.1))
-    assert ended.value.args == (ExitCode.RECYCLED,)
-    assert "dump" in way._stacks.told
+        way.take(ExitCode.RECYCLED)
+    assert ended.value.args == (ExitCode.STOPPED,)
+    assert "dump" in rooms.told

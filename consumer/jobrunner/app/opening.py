@@ -51,6 +51,16 @@ def check_origin(module: ModuleType, folder: Path) -> None:
         raise AppError(f"{folder} has no __init__.py, so Python takes {file} for it: add an empty one")
 
 
+def check_not_patched() -> None:
+    """Raise AppError if the app has patched the standard library: our threads and timers count on the real one."""
+    gevent = sys.modules.get("gevent.monkey")
+    if gevent and gevent.is_module_patched("threading"):
+        raise AppError(
+            "the app patches the standard library with gevent, and then a job that computes stops every lease: "
+            "patch in the web server's own start (gunicorn --worker-class gevent does), not in what jobs import"
+        )
+
+
 def _import_failed(name: str, error: BaseException) -> AppImportFailed:
     # The importer's own frames say nothing about the app.
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]

@@ -9,7 +9,6 @@ import click
 
 from jobrunner.cli import options
 from jobrunner.errors import JobrunnerError
-from jobrunner.message import Delivery
 from jobrunner.settings import Settings
 
 
@@ -40,21 +39,14 @@ def consume(log_format: Literal["json", "console"] | None, *, reload: bool, **gi
     _consume(settings)
 
 
-def consume_one() -> NoReturn:
-    """Run the one delivery that a worker, our parent, puts into stdin."""
-    from jobrunner.worker import alone
-
-    _consume(*alone.unpack(sys.stdin.buffer.read()))
-
-
-def _consume(settings: Settings, only: Delivery | None = None) -> NoReturn:
+def _consume(settings: Settings) -> NoReturn:
     gc.disable()  # until all is loaded: to look for garbage meanwhile takes a sixth of the start
     from jobrunner.telemetry import logs
     from jobrunner.worker import start
 
     log = logs.configure(log_format=settings.log_format, level=settings.log_level)
     try:
-        start.consume(settings, log, only)
+        start.consume(settings, log)
     except JobrunnerError as error:
         log.critical("worker.refused", error=str(error), code=int(error.exit_code))
         sys.exit(error.exit_code)

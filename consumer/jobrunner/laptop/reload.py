@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from jobrunner.errors import ExitCode
@@ -20,31 +19,24 @@ RESTART_SECONDS = 1.0
 def run_again_on_change(app_dir: Path) -> NoReturn:
     """Run this command line without --reload, again and again, until a signal."""
     arguments = [word for word in sys.argv[1:] if word != "--reload"]
-    stopping = False
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        if number == signal.SIGTERM:  # a terminal sends SIGINT to the child itself
-            child.terminate()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    while True:
+    received: list[int] = []  # whenever a signal comes, also between two children
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: received.append(number))
+    code = 0
+    while not received:
         seen = _snapshot(app_dir)
         child = subprocess.Popen([*PROGRAM, *arguments], env={**os.environ, "JOBRUNNER_RELOAD": ""})
-        while child.poll() is None and (stopping or _snapshot(app_dir) == seen):
+        while child.poll() is None and not received and _snapshot(app_dir) == seen:
             time.sleep(LOOK_SECONDS)
-        if child.returncode is None:
+        if child.poll() is None and signal.SIGINT not in received:  # a terminal sends SIGINT to the child itself
             child.terminate()
         code = child.wait()
         # Broken code stays broken until somebody saves a file; all else deserves a fresh start.
-        while code in (ExitCode.APP, ExitCode.SETTINGS) and not stopping and _snapshot(app_dir) == seen:
+        while code in (ExitCode.APP, ExitCode.SETTINGS) and not received and _snapshot(app_dir) == seen:
             time.sleep(LOOK_SECONDS)
-        if code and not stopping:
+        if code and not received:
             time.sleep(RESTART_SECONDS)
-        if stopping:
-            sys.exit(max(code, 0))
+    sys.exit(max(code, 0))
 
 
 def _snapshot(app_dir: Path) -> dict[Path, int]:

@@ -119,6 +119,15 @@ def of_methods(module: str, count: int) -> Finding:
     return Finding("error", "module", f"{module}: no methods", why, cure)
 
 
+def of_logging(*, is_heard: bool) -> Finding:
+    """Judge whether the lines of jobs come out."""
+    if is_heard:
+        return Finding("ok", "logging", "the app's lines come out as ours do")
+    why = "lines of the app's standard logging do not come out here, or without the ids of their job"
+    cure = "call fileConfig or dictConfig in the web server only, or leave its root logger without handlers"
+    return Finding("warn", "logging", "the app has taken jobrunner's handler off the root logger", why, cure)
+
+
 def of_oldest(seconds: float | None) -> Finding:
     """Judge how long the oldest message has been waiting, where anybody knows."""
     if seconds is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from jobrunner.errors import LastingQueueError, QueueError
+from jobrunner.errors import LastingQueueError, OutageTooLong, QueueError
 
 #: Tries during an outage: one soon, since most failures are a single one; then ever less often, but
 #: still so that work goes on within seconds of the end. Shared by all that fail, so that an SQS that
@@ -27,6 +27,7 @@ class Outage:
         self._lock = threading.Lock()
         self._failing: set[str] = set()
         self._since = 0.0
+        self._refused_since: float | None = None
         self._next_try = 0.0
         self._failures = 0
 
@@ -45,7 +46,7 @@ class Outage:
             return max(0.0, left)
 
     def failed(self, action: str, error: QueueError) -> None:
-        """Count a failure; raises the error again when it has lasted too long to be waited out."""
+        """Count a failure; raises OutageTooLong when SQS has said no for too long to be waited out."""
         with self._lock:
             now = self._clock()
             if not self._failing:
@@ -55,8 +56,12 @@ class Outage:
                 self._failures += 1
             self._failing.add(action)
             self._next_try = now + self._pause() * random.uniform(0.75, 1.0)
-            if isinstance(error, LastingQueueError) and now - self._since > LASTING_SECONDS_MAX:
-                raise error
+            if not isinstance(error, LastingQueueError):
+                self._refused_since = None
+            elif self._refused_since is None:  # not since the outage began: that may have been of another kind
+                self._refused_since = now
+            elif now - self._refused_since > LASTING_SECONDS_MAX:
+                raise OutageTooLong(error)
 
     def succeeded(self, action: str) -> None:
         """Note that the action works; the outage is over when the last of its actions does."""
@@ -64,15 +69,10 @@ class Outage:
             return
         with self._lock:
             self._failing.discard(action)
+            self._refused_since = None
             self._next_try = 0.0  # the others may have their turn at once
             if not self._failing:
                 self._log.info("sqs.recovered", action=action, seconds=round(self._clock() - self._since, 1))
-
-    def given_up(self, action: str) -> None:
-        """Note that nothing is left to try this action on: another that fails stands for it, if any does."""
-        with self._lock:
-            if self._failing - {action}:
-                self._failing.discard(action)
 
     def _pause(self) -> float:
         return PAUSES_SECONDS[min(self._failures, len(PAUSES_SECONDS) - 1)]

@@ -159,10 +159,21 @@ def connect(
         connect_seconds=CONNECT_SECONDS,
     )
     attributes = Queue(url=queue_url, polling=polling, working=polling).attributes()
-    # A renewal that hangs must leave time for others before leases end: at most a sixth of their length.
-    seconds = min(CONNECT_SECONDS, (visibility_timeout_seconds or attributes.visibility_timeout_seconds) / 6)
-    working = endpoint.client(read_seconds=seconds, attempts=1, connections=connections, connect_seconds=seconds)
+    seconds = visibility_timeout_seconds or attributes.visibility_timeout_seconds
+    working = _working(endpoint, visibility_seconds=seconds, connections=connections)
     return Queue(url=queue_url, polling=polling, working=working), attributes
+
+
+def working_queue(queue_url: str, *, visibility_seconds: int) -> Queue:
+    """Make a queue for settling one delivery; asks nothing."""
+    client = _working(Endpoint(queue_url), visibility_seconds=visibility_seconds, connections=2)
+    return Queue(url=queue_url, polling=client, working=client)
+
+
+def _working(endpoint: Endpoint, *, visibility_seconds: float, connections: int) -> Any:
+    # A renewal that hangs must leave time for others before leases end: at most a sixth of their length.
+    seconds = min(CONNECT_SECONDS, visibility_seconds / 6)
+    return endpoint.client(read_seconds=seconds, attempts=1, connections=connections, connect_seconds=seconds)
 
 
 def _delivery(message: Mapping[str, Any]) -> Delivery:

@@ -1,16 +1,15 @@
 """`inline:` instead of a queue: the job runs at once, on the caller's thread; for the app's own tests."""
 
-import asyncio
-import contextvars
-import inspect
 import os
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Thread
 
 from jobrunner import current
 from jobrunner.app import catalog
+from jobrunner.app.calling import Caller
+from jobrunner.app.coroutines import Coroutines
 from jobrunner.message import Delivery, decode
 
 URL = "inline:"
@@ -24,15 +23,21 @@ def run(body: str) -> None:
     delivery = Delivery(message_id=str(uuid.uuid4()), receipt_handle="", body=body, attempt=1, sent_at=time.time())
     token = current.running.set(current.CurrentJob.of(call, delivery))
     try:
-        result = job.function(*arguments.args, **arguments.kwargs)
-        if inspect.iscoroutine(result):
-            # The caller may be inside a running event loop, and a thread has only one.
-            with ThreadPoolExecutor(1) as thread:
-                thread.submit(contextvars.copy_context().run, asyncio.run, result).result()
+        error = Caller(around=None, coroutines=_coroutines(os.getpid())).call(job, arguments)
     finally:
         current.running.reset(token)
+    if error is not None:
+        raise error
 
 
 @lru_cache(maxsize=4)
 def _catalog(module: str) -> catalog.Catalog:
     return catalog.load(module)
+
+
+@lru_cache(maxsize=1)
+def _coroutines(_pid: int) -> Coroutines:
+    """Give the loop that all `async def` jobs of this process share, as in a worker: their clients live on it."""
+    coroutines = Coroutines()
+    Thread(target=coroutines.loop, name="jobrunner-inline", daemon=True).start()
+    return coroutines

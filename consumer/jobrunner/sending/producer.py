@@ -1,6 +1,8 @@
 """Puts calls on the queue; runs on the web app's threads, in processes that may have forked."""
 
 import os
+import random
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from jobrunner.app import catalog
-from jobrunner.errors import EnqueueError, QueueError, RequestRefused, SettingsError, UnknownMethod
+from jobrunner.errors import EnqueueError, LastingQueueError, QueueError, RequestRefused, SettingsError, UnknownMethod
 from jobrunner.message import Call, encode
 from jobrunner.queue import requests as sqs
 from jobrunner.queue.endpoint import Endpoint
@@ -17,11 +19,16 @@ from jobrunner.settings import check_queue_url
 
 Method = str | Callable[..., Any]
 Params = dict[str, Any] | list[Any]
+#: Positions that were not sent and those of which nothing is known, and why.
+Sent = tuple[list[int], list[int], QueueError | None]
 
 #: AWS: longer delays need a schedule.
 DELAY_SECONDS_MAX = 900
-#: A web request must not hang on us.
-CONNECT_SECONDS, READ_SECONDS, TRIES = 2.0, 5.0, 3
+#: A web request must not hang on us: all tries of one call together, unless JOBRUNNER_ENQUEUE_SECONDS says otherwise.
+BUDGET_SECONDS, BUDGET_SECONDS_MAX = 5.0, 300
+#: Of the budget: two tries fit that hang to their end. A name that takes long to resolve is beyond our reach.
+CONNECT_SHARE, READ_SHARE = 0.1, 0.4
+TRIES, PAUSE_SECONDS = 3, 0.1
 #: Batches of `enqueue_many` under way at once.
 PARALLEL = 8
 
@@ -55,9 +62,9 @@ def send_body(body: str, *, delay_seconds: int = 0, group: str | None = None, qu
     if url == inline.URL:
         inline.run(body)
         return
-    refusals = _queue(url, os.getpid()).send([body], delay_seconds=delay_seconds, group=group)
-    if refusals:
-        raise RequestRefused(str(refusals[0]))
+    not_sent, unknown, error = _send_batch(url, [body], [0], delay_seconds=delay_seconds, group=group)
+    if error and (not_sent or unknown):
+        raise error
 
 
 def enqueue_many(
@@ -82,13 +89,11 @@ def enqueue_many(
         for body in bodies:
             inline.run(body)
         return ids
-    queue = _queue(url, os.getpid())
 
-    def send(batch: list[int]) -> tuple[list[int], list[int], str]:
-        return _send_batch(queue, bodies, batch, delay_seconds=delay_seconds, group=group)
+    def send(batch: list[int]) -> Sent:
+        return _send_batch(url, bodies, batch, delay_seconds=delay_seconds, group=group)
 
-    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="enqueue") as threads:
-        results = list(threads.map(send, sqs.batches([len(body) for body in bodies])))
+    results = _in_parallel(send, sqs.batches([len(body) for body in bodies]))
     not_sent = [index for result in results for index in result[0]]
     unknown = [index for result in results for index in result[1]]
     if not_sent or unknown:
@@ -104,28 +109,47 @@ def enqueue_many(
     return ids
 
 
-def _send_batch(
-    queue: sqs.Queue, bodies: list[str], batch: list[int], *, delay_seconds: int, group: str | None
-) -> tuple[list[int], list[int], str]:
-    """Send one batch, and again what failed by SQS's own fault; returns (not sent, unknown, why)."""
-    left, reason = batch, ""
-    refused: list[int] = []
-    for _ in range(TRIES):
+def _in_parallel(send: Callable[[list[int]], Sent], batches: list[list[int]]) -> list[Sent]:
+    """Send several batches at once; one after another where there can be no threads any more, at the exit."""
+    if len(batches) > 1:
         try:
-            refusals = queue.send([bodies[index] for index in left], delay_seconds=delay_seconds, group=group)
-        except RequestRefused as error:
-            return refused + left, [], str(error)
-        except QueueError as error:
-            # boto3 has tried again already. A try whose answer was lost may have put them there.
-            return refused, left, str(error)
+            with ThreadPoolExecutor(PARALLEL, thread_name_prefix="enqueue") as threads:
+                return list(threads.map(send, batches))
+        except RuntimeError as error:
+            if "interpreter shutdown" not in str(error):
+                raise
+    return [send(batch) for batch in batches]
+
+
+def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds: int, group: str | None) -> Sent:
+    """Send one batch, and again what failed by SQS's own fault, within the budget."""
+    left, unknown = batch, False
+    refused: list[int] = []
+    error: QueueError | None = None
+    budget = _budget_seconds()
+    deadline = time.monotonic() + budget * (1 - CONNECT_SHARE - READ_SHARE)
+    for number in range(TRIES):
+        if number:
+            time.sleep(PAUSE_SECONDS * random.uniform(0.5, 1) * 2**number)
+        if number and time.monotonic() > deadline:
+            break
+        try:
+            refusals = _queue(url, budget, os.getpid()).send(
+                [bodies[index] for index in left], delay_seconds=delay_seconds, group=group
+            )
+        except (RequestRefused, LastingQueueError) as given:  # SQS says no outright
+            return (refused, left, given) if unknown else (refused + left, [], given)
+        except QueueError as given:
+            error, unknown = given, True  # a try whose answer was lost may have put them there
+            continue
         if not refusals:
-            return refused, [], reason
-        reason = str(next(iter(refusals.values())))
+            return refused, [], error
+        error = RequestRefused(str(next(iter(refusals.values()))))
         refused += [left[position] for position, refusal in refusals.items() if refusal.sender_fault]
         left = [left[position] for position, refusal in refusals.items() if not refusal.sender_fault]
         if not left:
-            return refused, [], reason
-    return refused + left, [], reason
+            return refused, [], error
+    return (refused, left, error) if unknown else (refused + left, [], error)
 
 
 def _call(method: Method, params: Params | None, context: Mapping[str, str] | None) -> Call:
@@ -165,10 +189,24 @@ def _check_delay(seconds: int) -> None:
         )
 
 
+def _budget_seconds() -> float:
+    given = os.environ.get("JOBRUNNER_ENQUEUE_SECONDS", "")
+    try:
+        seconds = float(given or BUDGET_SECONDS)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= BUDGET_SECONDS_MAX:
+        raise SettingsError(f"JOBRUNNER_ENQUEUE_SECONDS is {given!r}, not a number up to {BUDGET_SECONDS_MAX}")
+    return seconds
+
+
 @lru_cache(maxsize=16)
-def _queue(url: str, _pid: int) -> sqs.Queue:
+def _queue(url: str, budget_seconds: float, _pid: int) -> sqs.Queue:
     # Keyed by process: a TLS connection that two forked processes share garbles both.
     client = Endpoint(url).client(
-        read_seconds=READ_SECONDS, attempts=TRIES, connections=PARALLEL, connect_seconds=CONNECT_SECONDS
+        read_seconds=budget_seconds * READ_SHARE,
+        attempts=1,
+        connections=PARALLEL,
+        connect_seconds=budget_seconds * CONNECT_SHARE,
     )
     return sqs.Queue(url=url, polling=client, working=client)

@@ -3,11 +3,15 @@
 import json
 import logging
 import os
+import select
+import stat
 import sys
+import threading
 import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Literal
 
 import structlog
@@ -18,6 +22,10 @@ from jobrunner import current
 #: A write of at most PIPE_BUF bytes reaches a pipe whole, whoever else writes to it (POSIX).
 LINE_BYTES_MAX = 4_096
 CUT = " ...[cut]... "
+#: More members than this are cut off before the texts are looked at.
+KEYS_MAX = 100
+#: How long a line may wait for its reader.
+WAIT_SECONDS = 1.0
 #: Not `extra`: what every record has, and what other handlers leave on it.
 OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
@@ -27,11 +35,11 @@ Format = Literal["json", "console"]
 def configure(*, log_format: Format, level: str) -> FilteringBoundLogger:
     """Send our lines, the app's structlog lines and its standard logging to stdout in one format.
 
-    The descriptor is a copy: a job that closes stdout silences itself, not us. Our logger keeps its
+    The descriptor is our own: a job that closes stdout silences itself, not us. Our logger keeps its
     own processors, so that an app which configures structlog for itself changes only its own lines.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    write = LineWriter(os.dup(1))
+    write = LineWriter(1)
     add_level, add_exception = structlog.processors.add_log_level, structlog.processors.format_exc_info
     shared: list[Processor] = [add_job, add_level, add_time, add_exception]
     render: Processor = render_json if log_format == "json" else structlog.dev.ConsoleRenderer(colors=wants_colors())
@@ -41,8 +49,7 @@ def configure(*, log_format: Format, level: str) -> FilteringBoundLogger:
         logger_factory=lambda *_: write,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(write)
-    handler.terminator = ""
+    handler = Handler(write)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[add_extra, structlog.stdlib.add_logger_name, *shared],
@@ -59,21 +66,98 @@ def configure(*, log_format: Format, level: str) -> FilteringBoundLogger:
     )
 
 
+class Handler(logging.StreamHandler["LineWriter"]):
+    """Brings the app's standard logging to our lines."""
+
+    terminator = ""
+
+
+def is_heard() -> bool:
+    """Tell whether the app's standard logging still reaches us: a set-up of its own may have taken our handler away."""
+    return any(isinstance(handler, Handler) for handler in logging.getLogger().handlers)
+
+
 class LineWriter:
-    """Writes each line with one system call; also stands in for the stream that `logging` wants."""
+    """Writes each line with one system call; also stands in for the stream that `logging` wants.
+
+    Nothing waits for a reader for long: once a line has waited for its time in vain, lines are dropped and
+    counted until there is room again. A job must not fail because nobody reads its lines, nor hang.
+    """
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._dropped = 0
+        self._take(descriptor)
 
     def write(self, line: str) -> None:
-        """Write one line, its newline added; a job must not fail because nobody reads its lines."""
-        with suppress(OSError):
-            os.write(self._descriptor, line.encode("utf-8", "backslashreplace") + b"\n")
+        """Write one line, its newline added."""
+        if self._dropped:
+            self._say_dropped()
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        if self._dropped or not self._is_written(data, WAIT_SECONDS):
+            with self._lock:
+                self._dropped += 1
 
     def flush(self) -> None:
         """Do nothing: nothing is held back."""
 
     debug = info = warning = warn = error = critical = exception = fatal = msg = log = write
+
+    def _take(self, descriptor: int) -> None:
+        """Get a descriptor of our own for the same file.
+
+        A pipe is opened anew, since only then can our writes be such that never wait: the flag belongs
+        to what was opened, and a copy would share it with the app's own stdout.
+        """
+        self._never_waits = False
+        self._descriptor = -1
+        with suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                self._descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
+                self._never_waits = True
+        if self._descriptor < 0:
+            with suppress(OSError):
+                self._descriptor = os.dup(descriptor)
+        self._file = _file_of(self._descriptor)
+
+    def _is_written(self, data: bytes, wait_seconds: float) -> bool:
+        """Write, waiting for room for a while; False if there was none. What has no reader any more counts as read."""
+        if self._file is None or _file_of(self._descriptor) != self._file:
+            self._take(1)  # a job has closed every descriptor, and ours may be somebody else's by now
+            if self._file is None:
+                return True
+        try:
+            if self._never_waits:
+                with suppress(BlockingIOError):
+                    os.write(self._descriptor, data)
+                    return True
+            if not self._has_room(wait_seconds):
+                return False
+            os.write(self._descriptor, data)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def _has_room(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
+
+    def _say_dropped(self) -> None:
+        with self._lock:
+            said = add_time(None, "", {"level": "warning", "event": "log.dropped", "lines": self._dropped})
+            if self._dropped and self._is_written(render_json(None, "", said).encode() + b"\n", 0):
+                self._dropped = 0
+
+
+def _file_of(descriptor: int) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def add_extra(_logger: object, _name: str, event: EventDict) -> EventDict:
@@ -106,6 +190,8 @@ def add_time(_logger: object, _name: str, event: EventDict) -> EventDict:
 def render_json(_logger: object, _name: str, event: MutableMapping[str, Any]) -> str:
     """Write an event as one line; the longest texts of one too long lose their middle, and say so."""
     event = {**{key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}, **event}
+    if len(event) > KEYS_MAX:
+        event = {**dict(islice(event.items(), KEYS_MAX)), "keys_cut": len(event) - KEYS_MAX}
     line = _dumps(event)
     while len(line) >= LINE_BYTES_MAX:
         texts = {key: value if isinstance(value, str) else _dumps(value) for key, value in event.items()}

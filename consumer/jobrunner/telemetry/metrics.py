@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
-from jobrunner.telemetry.logs import LINE_BYTES_MAX
+from jobrunner.settings import Settings
+from jobrunner.telemetry.logs import LINE_BYTES_MAX, LineWriter
 
 INTERVAL_SECONDS = 60.0
 NAMESPACE = "jobrunner"
@@ -46,7 +47,7 @@ class Tally:
 
 
 class Metrics:
-    """Counts; `tick` writes once an interval, on the keeper's thread, `flush` at once."""
+    """Counts; `tick` writes once an interval, on the reporter's thread, `flush` at once."""
 
     def __init__(
         self,
@@ -64,6 +65,12 @@ class Metrics:
         self._tallies: dict[str, Tally] = {}
         self._events: Counter[str] = Counter()
         self._next = clock() + INTERVAL_SECONDS
+
+    @classmethod
+    def of(cls, settings: Settings, *, in_flight: Callable[[], int]) -> "Metrics":
+        """Make those that a worker was told to write, or none."""
+        write = LineWriter(1).write if settings.metrics == "emf" else _discard
+        return cls(queue_name=settings.queue_url.rpartition("/")[2], in_flight=in_flight, write=write)
 
     def job(self, outcome: str, *, method: str, times_ms: tuple[float, int] | None = None) -> None:
         """Count a job's outcome; its times are those of the run and of the wait on the queue."""
@@ -97,6 +104,10 @@ class Metrics:
         for method, tally in tallies.items():
             values: Values = {**tally.outcomes, "Duration": tally.durations, "QueueLatency": tally.latencies}
             self._write(_line({"Queue": self._queue_name, "Method": _dimension(method)}, values))
+
+
+def _discard(_line: str) -> None:
+    """Stand in for a writer where nobody wants the lines."""
 
 
 def _line(dimensions: Mapping[str, str], values: Values) -> str:

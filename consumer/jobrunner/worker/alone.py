@@ -1,4 +1,4 @@
-"""The last attempt of a message runs in a process of its own: the waiting worker thread here, all else there.
+"""The last attempt of a message runs in a process of its own: its parent's side, on the waiting worker thread.
 
 A job that kills its process takes the jobs beside it down, they come back together, and together they
 would end in the dead letters. So on its last attempt every delivery is alone: the culprit dies alone,
@@ -6,87 +6,141 @@ the innocent come through. It needs no memory of crashes, and so works across ma
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from pathlib import Path
+from contextlib import suppress
+from threading import BoundedSemaphore
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from jobrunner.errors import ExitCode
-from jobrunner.message import Delivery
 from jobrunner.outcome import Outcome, failed
-from jobrunner.settings import Settings
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.last_attempt import Order
+from jobrunner.worker.lease import Lease
+from jobrunner.worker.pool import Runs
+from jobrunner.worker.settler import Settler
 
-#: Beyond the job's own limit, for starting and stopping.
-SPARE_SECONDS = 60
+#: Each is a process with the whole app. The others wait their turn, and their leases are renewed meanwhile.
+ALONE_MAX = 2
+#: Beyond the job's own limit, for starting and stopping on a busy machine.
+SPARE_SECONDS = 120
+#: A report is two short lines.
+REPORT_BYTES_MAX = 4_096
 #: -P: the working directory may hold files of our names.
-CHILD = (sys.executable, "-P", "-c", "from jobrunner.cli.worker import consume_one; consume_one()")
+CHILD = (sys.executable, "-P", "-c", "from jobrunner.worker.last_attempt import main; main()")
 
 
 class Alone:
-    """Starts a worker for one delivery and waits for it."""
+    """Starts a process for one delivery, waits for it, and settles what it has not settled itself.
 
-    def __init__(self, *, settings: Settings, log: FilteringBoundLogger) -> None:
-        self._settings = settings
+    `output` is a descriptor of ours for its lines: a job may have closed stdout.
+    """
+
+    def __init__(
+        self,
+        *,
+        order: Order,
+        output: int,
+        execution: Runs,
+        hand: Hand,
+        settler: Settler,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._order = order
+        self._output = output
+        self._execution = execution
+        self._hand = hand
+        self._settler = settler
         self._log = log
-        self._children: set[subprocess.Popen[bytes]] = set()
+        self._turns = BoundedSemaphore(ALONE_MAX)
 
-    def run(self, delivery: Delivery) -> Outcome | None:
-        """Run a delivery in a child; None if the child settled it, a failure if it died."""
-        child = subprocess.Popen(CHILD, stdin=subprocess.PIPE, cwd=self._settings.app_dir)
-        self._children.add(child)
-        limit = self._settings.job_timeout_seconds
-        try:
-            child.communicate(_pack(self._settings, delivery), timeout=limit + SPARE_SECONDS if limit else None)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        self._children.discard(child)
-        if child.returncode == ExitCode.SETTLED:
-            return None
+    def run(self, lease: Lease) -> None:
+        """Wait for its turn, run it and settle it. What cannot be started is run here: it has no other attempt."""
+        with self._turns:
+            if not self._hand.start(lease):
+                return
+            try:
+                report, ended_with = self._run_child(lease)
+            except OSError as error:
+                report, ended_with = {}, str(error)
+            if not report.get("started"):
+                self._run_here(lease, ended_with)
+            elif report.get("deleted"):
+                self._hand.confirm([lease])
+            else:
+                self._settler.settle(lease, self._outcome(lease, report, ended_with))
+
+    def _run_here(self, lease: Lease, reason: str) -> None:
+        delivery = lease.delivery
+        self._log.warning(
+            "alone.not_started",
+            message_id=delivery.message_id,
+            attempt=delivery.attempt,
+            error=reason,
+            effect="the last attempt runs beside the others",
+        )
+        self._hand.take_back(lease)
+        self._settler.settle(lease, self._execution.run(delivery))
+
+    def _outcome(self, lease: Lease, report: dict[str, Any], ended_with: str) -> Outcome:
+        if "ended" in report:
+            return Outcome(report["ended"], report["release_seconds"])
+        delivery = lease.delivery
         outcome = failed("died", delivery.attempt)
         self._log.error(
             "job.failed",
             message_id=delivery.message_id,
             attempt=delivery.attempt,
             retry_seconds=outcome.release_seconds,
-            error=f"its own process ended with {_name(child.returncode)}: on its last attempt a job runs alone",
+            error=f"its own process ended with {ended_with}: on its last attempt a job runs alone",
         )
         return outcome
 
-    def stop(self) -> None:
-        """Tell the children to stop as this process was told."""
-        for child in list(self._children):
-            child.terminate()
+    def _run_child(self, lease: Lease) -> tuple[dict[str, Any], str]:
+        """Give what the child reported and how it ended; raises OSError if there can be none."""
+        reader, writer = os.pipe()
+        try:
+            order = self._order.of(lease, report_to=writer)
+            child = subprocess.Popen(
+                CHILD,
+                stdin=subprocess.PIPE,
+                stdout=self._output,
+                cwd=self._order.settings.app_dir,
+                pass_fds=[writer],
+                start_new_session=True,  # a signal to our group is not meant for it
+            )
+            os.close(writer)
+            writer = -1
+            self._hand.set_apart(lease)
+            self._wait(child, order.pack())
+            os.set_blocking(reader, False)  # what the job forked may still hold its other end
+            with suppress(BlockingIOError):
+                return _parsed(os.read(reader, REPORT_BYTES_MAX)), _named(child.returncode)
+            return {}, _named(child.returncode)
+        finally:
+            os.close(reader)
+            if writer >= 0:
+                os.close(writer)
+
+    def _wait(self, child: subprocess.Popen[bytes], order: bytes) -> None:
+        limit = self._order.settings.job_timeout_seconds
+        try:
+            child.communicate(order, timeout=limit + SPARE_SECONDS if limit else None)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
-class OneDelivery:
-    """Stands in for the queue in the child: has this delivery to give, then nothing."""
-
-    def __init__(self, delivery: Delivery) -> None:
-        self._deliveries = [delivery]
-
-    def receive(self, **_: object) -> list[Delivery]:
-        """Give what there is."""
-        given, self._deliveries = self._deliveries, []
-        return given
+def _parsed(report: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for line in report.splitlines():
+        found |= json.loads(line)
+    return found
 
 
-def unpack(data: bytes) -> tuple[Settings, Delivery]:
-    """Read, in the child, what to run and how."""
-    given: Mapping[str, Any] = json.loads(data)
-    settings = Settings(**{**given["settings"], "app_dir": Path(given["settings"]["app_dir"])})
-    return settings, Delivery(**given["delivery"])
-
-
-def _pack(settings: Settings, delivery: Delivery) -> bytes:
-    own = replace(settings, threads=1, stop_when_empty=True, status_file=None, app_dir=settings.app_dir.resolve())
-    return json.dumps({"settings": asdict(own), "delivery": asdict(delivery)}, default=str).encode()
-
-
-def _name(code: int) -> str:
+def _named(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"

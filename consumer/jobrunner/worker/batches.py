@@ -56,13 +56,7 @@ class Batches(Generic[Item]):
     def loop(self) -> None:
         """Send batch after batch, for ever."""
         while True:
-            batch = self._next()
-            again = self._send(batch)
-            with self._changed:
-                self._sending -= len(batch)
-                if not self._hurried:
-                    self._line.extendleft(reversed(again))
-                self._changed.notify_all()
+            self._see_to(self._next())
 
     def hurry(self) -> None:
         """From now on send without lingering, one try each."""
@@ -74,6 +68,14 @@ class Batches(Generic[Item]):
         """Return when all is sent, or at the deadline."""
         with self._changed:
             self._changed.wait_for(lambda: len(self) == 0, timeout=max(0.0, deadline - time.monotonic()))
+
+    def _see_to(self, batch: list[Item]) -> None:
+        again = self._send(batch)
+        with self._changed:
+            self._sending -= len(batch)
+            if not self._hurried:
+                self._line.extendleft(reversed(again))
+            self._changed.notify_all()
 
     def _next(self) -> list[Item]:
         with self._changed:

@@ -1,10 +1,13 @@
-"""The dead-man's switch: ends a process whose interpreter is held; a C thread of `faulthandler` does it."""
+"""The dead-man's switch: ends a process whose interpreter is held; thread "heartbeat", and one of C's."""
 
 import faulthandler
+import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
@@ -12,8 +15,9 @@ from structlog.typing import FilteringBoundLogger
 
 from jobrunner.settings import HELD_SHARE_MAX
 
+BEAT_SECONDS = 0.5
 #: In the stack of every thread that runs a job: the log line has no room for the others.
-JOB_FRAME = "execution.py"
+JOB_FRAME = "calling.py"
 
 
 class DeadMansSwitch:
@@ -23,25 +27,41 @@ class DeadMansSwitch:
     file, and the next worker to start here says so.
     """
 
-    def __init__(self, *, visibility_seconds: float, in_hand: Callable[[], int], log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, *, owner: str, visibility_seconds: float, in_hand: Callable[[], int], log: FilteringBoundLogger
+    ) -> None:
         self._limit_seconds = visibility_seconds * HELD_SHARE_MAX
         self._in_hand = in_hand
         self._lock = Lock()
         self._armed = False
-        folder, prefix = Path(tempfile.gettempdir()), f"jobrunner-{os.getuid()}"
+        folder = Path(tempfile.gettempdir())
+        # One app's worker reports what others of it left, and nobody else's.
+        prefix = f"jobrunner-{os.getuid()}-{hashlib.sha256(owner.encode()).hexdigest()[:8]}"
         self._path = folder / f"{prefix}-{os.getpid()}.stacks"
         for left in folder.glob(f"{prefix}-*.stacks"):
-            if left == self._path or not _is_alive(int(left.stem.rpartition("-")[2])):
-                with suppress(FileNotFoundError):  # another worker that starts now reports it
-                    _report(left, folder / f"{prefix}.stacks", log)
+            pid = left.stem.rpartition("-")[2]
+            if left == self._path or (pid.isdecimal() and not _is_alive(int(pid))):
+                with suppress(OSError):  # another worker that starts now reports it
+                    _report(left, pid, folder / f"{prefix}.stacks", log)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._path, flags, 0o600)
+        try:
+            self.descriptor = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            effect = "the switch works, and what it dumps is lost; TMPDIR names another folder"
+            log.warning("courtesy.failed", error=str(error), effect=effect)
+            self.descriptor = os.open(os.devnull, os.O_WRONLY)
+
+    def loop(self) -> None:
+        """Arm it again and again: nothing but a held interpreter keeps this thread from it."""
+        while True:
+            time.sleep(BEAT_SECONDS)
+            self.arm()
 
     def arm(self) -> None:
-        """Start the time anew, or stop it when nothing is in hand: at each tick of the keeper."""
+        """Start the time anew, or stop it when nothing is in hand."""
         with self._lock:
             if self._in_hand():
-                faulthandler.dump_traceback_later(self._limit_seconds, exit=True, file=self._descriptor)
+                faulthandler.dump_traceback_later(self._limit_seconds, exit=True, file=self.descriptor)
                 self._armed = True
             elif self._armed:
                 faulthandler.cancel_dump_traceback_later()
@@ -55,7 +75,12 @@ class DeadMansSwitch:
     def close(self) -> None:
         """Take our empty file away: the last thing the process does."""
         faulthandler.cancel_dump_traceback_later()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink()
+
+    def stamp(self) -> None:
+        """Show on our empty file that we live: its time is all that a killed worker leaves. Raises OSError."""
+        os.utime(self.descriptor)
 
 
 def _is_alive(pid: int) -> bool:
@@ -68,10 +93,13 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _report(left: Path, kept: Path, log: FilteringBoundLogger) -> None:
+def _report(left: Path, pid: str, kept: Path, log: FilteringBoundLogger) -> None:
     stacks = left.read_text(errors="replace")
     if not stacks:
-        left.unlink(missing_ok=True)
+        seen = datetime.fromtimestamp(left.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        left.unlink()
+        cause = "SIGKILL (out of memory?), a crash, or a second signal; what it had in hand comes back by itself"
+        log.warning("worker.killed", worker_pid=int(pid), last_seen_at=seen, cause=cause)
         return
     left.replace(kept)
     of_jobs = [thread for thread in stacks.split("\n\n") if JOB_FRAME in thread]

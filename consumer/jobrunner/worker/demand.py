@@ -1,7 +1,6 @@
-"""How many messages to ask for, and when: one rule and the few numbers it needs; any thread."""
+"""How many messages to ask for: a rule, and the pace that it goes by; pure, `Hand` calls it under its lock."""
 
 import math
-import threading
 import time
 from collections.abc import Callable
 
@@ -16,6 +15,8 @@ FAST_SECONDS = 0.5
 #: Taken ahead: what is done during one receive, with room for receives that come late.
 RECEIVES_AHEAD = 3.0
 START_SOON_SECONDS = 0.1
+#: What is taken ahead and cannot start is handed back, an attempt each: with no more attempts than this, nothing is.
+ATTEMPTS_FEW = 3
 
 
 def ahead(*, threads: int, job_seconds: float, jobs_per_second: float, receive_seconds: float) -> int:
@@ -39,97 +40,40 @@ def ask(*, threads: int, in_hand: int, asked: int, ahead: int) -> int:
     return min(wanted, BATCH_MAX) if wanted >= worthwhile else 0
 
 
-class Demand:
-    """Counts what is asked for and in hand, measures the pace, and lets receivers go by the rule.
+class Pace:
+    """Measures how fast jobs end and how long receives take."""
 
-    One long poll is out when there is little to do, whatever the number of threads; another may join
-    it only while receives come back full.
-    """
-
-    def __init__(self, *, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, threads: int, attempts_max: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._threads = threads
+        self._may_wait = attempts_max is None or attempts_max > ATTEMPTS_FEW
         self._clock = clock
-        self._changed = threading.Condition(threading.Lock())
-        self._in_hand = 0
-        self._asked = 0
-        self._receives = 0
-        self._waiting = 0
-        self._was_full = False
-        self._pace = 0.0
+        self._pace = self._job_seconds = self._receive_seconds = 0.0
         self._paced_at = self._busy_since = clock()
-        self._job_seconds = 0.0
-        self._receive_seconds = 0.0
-        self._stopped = False
 
-    def in_hand(self) -> int:
-        """Count the deliveries that run or wait here."""
-        return self._in_hand
-
-    def next_ask(self) -> int:
-        """Wait for the next receive's turn; returns how many to ask for, 0 when stopped."""
-        with self._changed:
-            self._waiting += 1
-            while not self._stopped and (most := self._ask()) == 0:
-                self._changed.wait()
-            self._waiting -= 1
-            if self._stopped:
-                return 0
-            self._receives += 1
-            self._asked += most
-            self._wake()  # after a full receive another may join this one
-            return most
-
-    def received(self, *, asked: int, count: int, seconds: float) -> None:
-        """Note a receive's end, before anybody can finish what it brought; 0 also stands for one that failed.
-
-        It wakes nobody: the caller submits first, and its own next question lets others join.
-        """
-        with self._changed:
-            if self._in_hand == 0 and self._pace_now() < 1:
-                self._pace, self._busy_since = 0.0, self._clock()
-            self._receives -= 1
-            self._asked -= asked
-            self._in_hand += count
-            self._was_full = count >= asked
-            if self._was_full:  # others waited for messages, which says nothing of the way there and back
-                self._receive_seconds += 0.2 * (seconds - self._receive_seconds)
+    def received(self, *, busy: int, seconds: float | None) -> None:
+        """Note a receive's end; its time only if it came back full: others waited for messages."""
+        if busy == 0 and self._now() < 1:
+            self._pace, self._busy_since = 0.0, self._clock()
+        if seconds is not None:
+            self._receive_seconds += 0.2 * (seconds - self._receive_seconds)
 
     def finished(self, seconds: float) -> None:
         """Note that a job ended, and how long it took."""
-        with self._changed:
-            self._in_hand -= 1
-            self._job_seconds += 0.2 * (seconds - self._job_seconds)
-            self._pace = self._pace_now() + 1 / PACE_SECONDS
-            self._paced_at = self._clock()
-            self._wake()
+        self._job_seconds += 0.2 * (seconds - self._job_seconds)
+        self._pace = self._now() + 1 / PACE_SECONDS
+        self._paced_at = self._clock()
 
-    def dropped(self) -> None:
-        """Note that a delivery was handed back without being run."""
-        with self._changed:
-            self._in_hand -= 1
-            self._wake()
-
-    def stop(self) -> None:
-        """Let no receive go any more."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-
-    def _wake(self) -> None:
-        if self._waiting and self._ask():
-            self._changed.notify()
-
-    def _ask(self) -> int:
-        if self._receives and not self._was_full:
+    def ahead(self) -> int:
+        """Say how many messages to hold beyond those that run, at this pace."""
+        if not self._may_wait:
             return 0
         age = max(PACE_SECONDS_MIN, self._clock() - self._busy_since)
-        more = ahead(
+        return ahead(
             threads=self._threads,
             job_seconds=self._job_seconds,
-            jobs_per_second=self._pace_now() / (1 - math.exp(-age / PACE_SECONDS)),
+            jobs_per_second=self._now() / (1 - math.exp(-age / PACE_SECONDS)),
             receive_seconds=self._receive_seconds,
         )
-        return ask(threads=self._threads, in_hand=self._in_hand, asked=self._asked, ahead=more)
 
-    def _pace_now(self) -> float:
+    def _now(self) -> float:
         return self._pace * math.exp((self._paced_at - self._clock()) / PACE_SECONDS)

@@ -1,16 +1,15 @@
 """One delivery from start to outcome: decode, find, bind, call; runs on a worker thread, knows none."""
 
+import contextvars
 import inspect
-import os
 import time
-from collections.abc import Awaitable, Callable
+import traceback
 from datetime import datetime
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner import current, outcome
-from jobrunner.app.around import Around
+from jobrunner.app.calling import Caller
 from jobrunner.app.catalog import Catalog, Job
 from jobrunner.errors import BadParams, MalformedMessage, UnknownMethod
 from jobrunner.message import Call, Delivery, decode
@@ -21,10 +20,6 @@ UNKNOWN_LOG_SECONDS = 60.0
 UNKNOWN_NAMES_MAX = 1_000
 
 
-class JobDidNotReturn(RuntimeError):
-    """The function ended without running to its end, though no exception reached us."""
-
-
 class Execution:
     """Turns deliveries into outcomes; whatever a job does, `run` returns."""
 
@@ -32,33 +27,33 @@ class Execution:
         self,
         *,
         catalog: Catalog,
-        around: Around | None,
-        result_of: Callable[[Awaitable[Any]], Any],
+        caller: Caller,
         attempts_max: int | None,
         metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
         self._catalog = catalog
-        self._around = around
-        self._result_of = result_of
+        self._caller = caller
         self._attempts_max = attempts_max
         self._metrics = metrics
         self._log = log
-        self._pid = os.getpid()
         self._unknown_logged_at: dict[str, float] = {}
 
     def run(self, delivery: Delivery) -> Outcome:
-        """Run what the delivery asks for, log its one line, and say how it ended."""
+        """Run what the delivery asks for, log its one line, and say how it ended.
+
+        In a context of its own: what a job puts into context variables is not the next one's.
+        """
+        return contextvars.copy_context().run(self._run, delivery)
+
+    def _run(self, delivery: Delivery) -> Outcome:
         try:
             call = decode(delivery.body)
         except MalformedMessage as error:
             self._metrics.event("malformed")
             return self._refused("malformed", delivery, error)
-        token = current.running.set(current.CurrentJob.of(call, delivery))
-        try:
-            return self._run_call(call, delivery)
-        finally:
-            current.running.reset(token)
+        current.running.set(current.CurrentJob.of(call, delivery))
+        return self._run_call(call, delivery)
 
     def _run_call(self, call: Call, delivery: Delivery) -> Outcome:
         try:
@@ -79,7 +74,7 @@ class Execution:
             self._metrics.job("expired", method=job.method)
             return outcome.EXPIRED
         started = time.monotonic()
-        error = self._call(job, arguments)
+        error = self._caller.call(job, arguments)
         duration_ms = round((time.monotonic() - started) * 1000, 1)
         self._metrics.job("failed" if error else "done", method=job.method, times_ms=(duration_ms, queue_ms))
         if error is None:
@@ -92,39 +87,10 @@ class Execution:
             queue_ms=queue_ms,
             attempts_max=self._attempts_max,
             retry_seconds=failed.release_seconds,
-            exc_info=error,
+            exception=described(error),
         )
+        forget(error)
         return failed
-
-    def _call(self, job: Job, arguments: inspect.BoundArguments) -> BaseException | None:
-        """Call the function; None only if it ran to its end, whatever `--around` makes of errors."""
-        returned = False
-        try:
-            if self._around is None:
-                self._finish(job.function(*arguments.args, **arguments.kwargs))
-                returned = True
-            else:
-                with self._around():
-                    self._finish(job.function(*arguments.args, **arguments.kwargs))
-                    returned = True
-        except BaseException as error:
-            self._end_forked_child()
-            return error
-        self._end_forked_child()
-        return None if returned else JobDidNotReturn("--around swallowed the job's exception")
-
-    def _finish(self, result: object) -> None:
-        if result is None:
-            return
-        if inspect.isawaitable(result):
-            result = self._result_of(result)
-        if inspect.isgenerator(result) or inspect.isasyncgen(result):
-            raise JobDidNotReturn("the job returned a generator: nothing of its body ran; return a list instead")
-
-    def _end_forked_child(self) -> None:
-        # A job that forked comes back here twice. Only the parent may answer for the message.
-        if os.getpid() != self._pid:
-            os._exit(0)
 
     def _refused(self, name: str, delivery: Delivery, error: Exception, **more: object) -> Outcome:
         refused = outcome.failed(name, delivery.attempt)
@@ -167,3 +133,29 @@ def _is_too_old(call: Call, delivery: Delivery) -> bool:
         return False
     due = datetime.fromisoformat(call.scheduled_at).timestamp() if call.scheduled_at else delivery.sent_at
     return time.time() - due > call.max_age_seconds
+
+
+def described(error: BaseException) -> str:
+    """Give an exception as text, also one that cannot say what it is."""
+    try:
+        return "".join(traceback.format_exception(error)).rstrip()
+    except BaseException:
+        place = "".join(traceback.format_tb(error.__traceback__))
+        return f"{place}{type(error).__name__}, which raises when it is asked what it says"
+
+
+def forget(error: BaseException | None) -> None:
+    """Let go of an exception's frames, and with them of all that the job's functions held.
+
+    They hang together in a circle, which only the collector's oldest and rarest run would find.
+    """
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        one.__traceback__ = None
+        left += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]

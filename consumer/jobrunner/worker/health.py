@@ -1,9 +1,10 @@
-"""The status file: what `consume` writes (on the keeper's thread) and `jobrunner health` reads."""
+"""The status file: what `consume` writes (thread "reporter") and `jobrunner health` reads."""
 
 import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ class StatusFile:
         self._state = state
         self._in_hand = in_hand
         self._written_at = -WRITE_SECONDS
+        self._removed = False
 
     def write(self) -> None:
-        """Write if it is time to."""
-        if time.monotonic() - self._written_at < WRITE_SECONDS:
+        """Write if it is time to; raises OSError."""
+        if self._removed or time.monotonic() - self._written_at < WRITE_SECONDS:
             return
         self._written_at = time.monotonic()
         status = {"pid": os.getpid(), "at": time.time(), "state": self._state(), "in_hand": self._in_hand()}
@@ -32,8 +34,10 @@ class StatusFile:
         draft.replace(self._path)
 
     def remove(self) -> None:
-        """Take the file away: a worker that stopped is not a sick one."""
-        self._path.unlink(missing_ok=True)
+        """Take the file away, also that of a dead worker: nothing is known of one that has stopped, or just starts."""
+        self._removed = True
+        with suppress(OSError):
+            self._path.unlink()
 
 
 def read(path: Path) -> tuple[bool, str]:

@@ -1,96 +1,56 @@
-"""Keeps what is in hand: renews leases, hands back what cannot start, watches the limits; thread "keeper"."""
+"""The rhythms: what must be done again and again, whatever the jobs do; threads "keeper" and "reporter"."""
 
-import threading
+import time
 from collections.abc import Callable, Sequence
 
 from structlog.typing import FilteringBoundLogger
-
-from jobrunner.errors import QueueError
-from jobrunner.queue.outage import Outage
-from jobrunner.queue.requests import Queue, Refusal, tens
-from jobrunner.telemetry.metrics import Metrics
-from jobrunner.worker.lease import Lease, Leases
 
 TICK_SECONDS = 0.5
 
 
 class Keeper:
-    """Runs its duties one after another, twice a second; the dead-man's switch trusts this rhythm."""
+    """Looks after what is in hand: due renewals, what cannot start, limits.
+
+    Its duties put things in line for others and make no request themselves: an SQS that hangs, or a
+    name that does not resolve, must not stop them. One that raises is an error of ours.
+    """
 
     def __init__(self, *, duties: Sequence[Callable[[], None]]) -> None:
         self._duties = duties
-        self._stopped = threading.Event()
 
     def loop(self) -> None:
-        """Do all duties at each tick, until stopped."""
-        while not self._stopped.wait(TICK_SECONDS):
+        """Do all duties at each tick, for ever."""
+        while True:
+            time.sleep(TICK_SECONDS)
             for duty in self._duties:
                 duty()
 
-    def stop(self) -> None:
-        """End after the duty under way."""
-        self._stopped.set()
 
+class Reporter:
+    """Tells the world: the status file, the metrics. Courtesies: one that fails is said once, and tried again.
 
-class Renewal:
-    """Renews the leases that are due, by the ten.
-
-    `renewing` is held during each request, so that whoever takes a delivery off renewal can wait for
-    one under way. `alive` is called between requests, since several slow ones may outlast a tick.
+    A disk may hang, so nothing waits for this thread.
     """
 
-    def __init__(
-        self,
-        *,
-        queue: Queue,
-        leases: Leases,
-        renewing: threading.Lock,
-        alive: Callable[[], None],
-        outage: Outage,
-        metrics: Metrics,
-        log: FilteringBoundLogger,
-    ) -> None:
-        self._queue = queue
-        self._leases = leases
-        self._renewing = renewing
-        self._alive = alive
-        self._outage = outage
-        self._metrics = metrics
+    def __init__(self, *, courtesies: Sequence[Callable[[], None]], log: FilteringBoundLogger) -> None:
+        self._courtesies = courtesies
         self._log = log
+        self._failing: set[Callable[[], None]] = set()
 
-    def renew(self) -> None:
-        """Renew what is due: one try each, the next tick makes the next."""
-        due = self._leases.due()
-        if not due:
-            self._outage.succeeded("renew")  # what failed is done with, one way or the other
-        elif self._outage.seconds_to_wait("renew") == 0:
-            for batch in tens(due):
-                self._alive()
-                with self._renewing:
-                    self._renew(batch)
+    def loop(self) -> None:
+        """Do each at each tick, for ever."""
+        while True:
+            for courtesy in self._courtesies:
+                self.attempt(courtesy)
+            time.sleep(TICK_SECONDS)
 
-    def _renew(self, batch: Sequence[Lease]) -> None:
-        asked_at = self._leases.now()
-        changes = [(lease.delivery.receipt_handle, self._leases.renewal_seconds(lease)) for lease in batch]
+    def attempt(self, courtesy: Callable[[], None]) -> None:
+        """Do one; never raises."""
         try:
-            refusals = self._queue.change_visibility(changes)
-        except QueueError as error:
-            self._outage.failed("renew", error)
-            return
-        self._outage.succeeded("renew")
-        for index, (lease, (handle, _)) in enumerate(zip(batch, changes, strict=True)):
-            refusal = refusals.get(index)
-            if refusal is None:
-                self._leases.renewed(lease, handle, asked_at)
-            elif refusal.lease_gone and self._leases.lose(lease, handle):
-                self._say_lost(lease, refusal)
-
-    def _say_lost(self, lease: Lease, refusal: Refusal) -> None:
-        self._metrics.event("leases_lost")
-        self._log.error(
-            "lease.lost",
-            message_id=lease.delivery.message_id,
-            attempt=lease.delivery.attempt,
-            error=str(refusal),
-            effect="the job goes on here, and the message may start elsewhere meanwhile",
-        )
+            courtesy()
+        except Exception as error:
+            if courtesy not in self._failing:
+                self._failing.add(courtesy)
+                self._log.warning("courtesy.failed", error=str(error), effect="nothing waits for it; tried again")
+        else:
+            self._failing.discard(courtesy)

@@ -1,17 +1,17 @@
 """What ends the process: a job over its time, a receive that never returns, memory; on the keeper's thread."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from jobrunner.app.coroutines import Coroutines
 from jobrunner.errors import ExitCode
-from jobrunner.worker.lease import Leases, State
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.inbox import Inbox
+from jobrunner.worker.lease import State
 from jobrunner.worker.receiver import Receiver
 from jobrunner.worker.stacks import Stacks, method_of
-
-StopRequest = Callable[[ExitCode], None]
 
 
 class JobLimit:
@@ -20,23 +20,28 @@ class JobLimit:
     def __init__(
         self,
         *,
-        leases: Leases,
+        hand: Hand,
+        coroutines: Coroutines,
         limit_seconds: int,
         stacks: Stacks,
-        stop: StopRequest,
+        inbox: Inbox,
         log: FilteringBoundLogger,
     ) -> None:
-        self._leases = leases
+        self._hand = hand
+        self._coroutines = coroutines
         self._limit_seconds = limit_seconds
         self._stacks = stacks
-        self._stop = stop
+        self._inbox = inbox
         self._log = log
 
     def check(self) -> None:
         """Log each overdue job's own stack, mark it for backoff, and ask for the stop."""
         oldest_start = time.monotonic() - self._limit_seconds
-        for lease in self._leases.all_in(State.RUNNING):
-            if lease.started_at < oldest_start and not lease.overdue and not lease.alone:
+        holder = self._coroutines.holder()
+        for lease in self._hand.all_in(State.RUNNING):
+            # While one job holds the loop, the others on it are only kept waiting.
+            waits = holder and holder != lease.delivery.message_id and self._coroutines.awaits(lease.thread_id)
+            if lease.started_at < oldest_start and not (lease.overdue or waits):
                 lease.overdue = True
                 self._log.error(
                     "job.timed_out",
@@ -46,15 +51,15 @@ class JobLimit:
                     limit_seconds=self._limit_seconds,
                     stack=self._stacks.of_job(lease),
                 )
-                self._stop(ExitCode.JOB_TIMEOUT)
+                self._inbox.ask(ExitCode.JOB_TIMEOUT)
 
 
 class PollWatch:
     """Ends the process when a receive is out for three times its longest: the loop is stuck."""
 
-    def __init__(self, *, receiver: Receiver, stop: StopRequest, log: FilteringBoundLogger) -> None:
+    def __init__(self, *, receiver: Receiver, inbox: Inbox, log: FilteringBoundLogger) -> None:
         self._receiver = receiver
-        self._stop = stop
+        self._inbox = inbox
         self._log = log
 
     def check(self) -> None:
@@ -62,23 +67,25 @@ class PollWatch:
         seconds = self._receiver.seconds_out()
         if seconds > self._receiver.stuck_seconds():
             self._log.error("receive.stuck", seconds=round(seconds))
-            self._stop(ExitCode.POLL_STUCK)
+            self._inbox.ask(ExitCode.POLL_STUCK)
 
 
 class MemoryLimit:
     """Recycles the process at a resident size: for leaks in the app's code that nobody finds today."""
 
-    def __init__(self, *, limit_mb: int, stop: StopRequest, log: FilteringBoundLogger) -> None:
+    def __init__(self, *, limit_mb: int, inbox: Inbox, log: FilteringBoundLogger) -> None:
         self._limit_mb = limit_mb
-        self._stop = stop
+        self._said = False
+        self._inbox = inbox
         self._log = log
 
     def check(self) -> None:
-        """Ask for the stop when over the limit."""
+        """Ask for the stop, once, when over the limit."""
         used = resident_mb()
-        if used > self._limit_mb:
+        if used > self._limit_mb and not self._said:
+            self._said = True
             self._log.warning("memory.limit", resident_mb=round(used), limit_mb=self._limit_mb)
-            self._stop(ExitCode.RECYCLED)
+            self._inbox.ask(ExitCode.RECYCLED)
 
 
 def resident_mb() -> float:

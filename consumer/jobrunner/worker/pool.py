@@ -1,37 +1,37 @@
 """Worker threads: each takes a delivery, runs it and settles it; threads "worker-N"."""
 
-from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Protocol
 
 from jobrunner.message import Delivery
 from jobrunner.outcome import Outcome
-from jobrunner.worker.demand import Demand
-from jobrunner.worker.lease import Lease, Leases
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.lease import Lease
 from jobrunner.worker.settler import Settler
 
 
+class Runs(Protocol):
+    """Runs a delivery here."""
+
+    def run(self, delivery: Delivery) -> Outcome:
+        """Say how it ended."""
+
+
+class RunsAlone(Protocol):
+    """Runs deliveries on their last attempt, apart from all others."""
+
+    def run(self, lease: Lease) -> None:
+        """Wait for its turn, run it and settle it."""
+
+
 class Pool:
-    """The line of deliveries that wait for a thread; bounded by what `Demand` asks for.
+    """The line of deliveries that wait for a thread; bounded by what `Hand` asks for."""
 
-    `run_alone` is for last attempts, those of number `attempts_max`. It may return None: settled already.
-    """
-
-    def __init__(
-        self,
-        *,
-        run: Callable[[Delivery], Outcome],
-        run_alone: Callable[[Delivery], Outcome | None],
-        attempts_max: int | None,
-        leases: Leases,
-        settler: Settler,
-        demand: Demand,
-    ) -> None:
-        self._run = run
-        self._run_alone = run_alone
-        self._attempts_max = attempts_max
-        self._leases = leases
+    def __init__(self, *, execution: Runs, alone: RunsAlone, hand: Hand, settler: Settler) -> None:
+        self._execution = execution
+        self._alone = alone
+        self._hand = hand
         self._settler = settler
-        self._demand = demand
         self._line: SimpleQueue[Lease] = SimpleQueue()
 
     def submit(self, leases: list[Lease]) -> None:
@@ -42,17 +42,11 @@ class Pool:
     def loop(self) -> None:
         """Take, run, settle, for ever."""
         while True:
-            lease = self._line.get()
-            # What waited for too long, or for a process that stops, was handed back meanwhile.
-            if self._leases.start(lease):
-                lease.alone = self._is_last_attempt(lease.delivery)
-                outcome = (self._run_alone if lease.alone else self._run)(lease.delivery)
-                self._demand.finished(self._leases.now() - lease.started_at)
-                if outcome is None:
-                    self._leases.confirm([lease])
-                else:
-                    self._settler.settle(lease, outcome)
+            self._see_to(self._line.get())
 
-    def _is_last_attempt(self, delivery: Delivery) -> bool:
-        # Where the first attempt is the last, every job would pay for a process of its own.
-        return self._attempts_max is not None and 1 < self._attempts_max <= delivery.attempt
+    def _see_to(self, lease: Lease) -> None:
+        if self._hand.is_last_attempt(lease):
+            self._alone.run(lease)
+        # What waited for too long, or for a process that stops, was handed back meanwhile.
+        elif self._hand.start(lease):
+            self._settler.settle(lease, self._execution.run(lease.delivery))

@@ -2,17 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable
 
-from jobrunner.errors import QueueError
-from jobrunner.message import Delivery
-from jobrunner.outcome import handed_back
+from jobrunner.errors import ExitCode, QueueError
 from jobrunner.queue.endpoint import CONNECT_SECONDS
-from jobrunner.queue.outage import Outage
+from jobrunner.queue.paced import PacedQueue
 from jobrunner.queue.requests import POLL_MARGIN_SECONDS
-from jobrunner.telemetry.metrics import Metrics
-from jobrunner.worker.demand import Demand
-from jobrunner.worker.lease import Lease, Leases
+from jobrunner.worker.deadman import DeadMansSwitch
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.inbox import Inbox
+from jobrunner.worker.lease import Lease
+from jobrunner.worker.pool import Pool
 from jobrunner.worker.settler import Settler
 
 #: A message's lease may have begun this long before its answer reached us. Not since the request
@@ -20,71 +19,48 @@ from jobrunner.worker.settler import Settler
 ANSWER_SECONDS_MAX = 1.0
 #: A receive that is out for longer waits on an empty queue.
 ROUND_TRIP_SECONDS = 0.5
-#: While finished jobs cannot be deleted, look again this often.
-STUCK_SECONDS = 0.5
-#: More finished jobs than this are not taken on before their deletes catch up: a crash would repeat them all.
-UNDELETED_MAX, BEHIND_SECONDS = 100, 0.01
+#: Not stuck, but out of luck: a name that takes half a minute to resolve, to addresses that do not answer.
+STUCK_SECONDS_MIN = 120.0
 
 
 class Receiver:
-    """One loop, run by several threads; `Demand` decides whose turn it is and for how many."""
+    """One loop, run by several threads; `Hand` decides whose turn it is and for how many."""
 
     def __init__(
         self,
         *,
-        receive: Callable[..., list[Delivery]],
+        queue: PacedQueue,
         wait_seconds: int,
-        demand: Demand,
-        leases: Leases,
+        stop_when_empty: bool,
+        hand: Hand,
         settler: Settler,
-        submit: Callable[[list[Lease]], None],
-        on_admitted: Callable[[], None],
-        on_empty: Callable[[], None],
-        outage: Outage,
-        metrics: Metrics,
+        pool: Pool,
+        switch: DeadMansSwitch,
+        inbox: Inbox,
     ) -> None:
-        self._ask = receive
+        self._queue = queue
         self._wait_seconds = wait_seconds
-        self._demand = demand
-        self._leases = leases
+        self._stop_when_empty = stop_when_empty
+        self._hand = hand
         self._settler = settler
-        self._submit = submit
-        self._on_admitted = on_admitted
-        self._on_empty = on_empty
-        self._outage = outage
-        self._metrics = metrics
+        self._pool = pool
+        self._switch = switch
+        self._inbox = inbox
         self._stopped = threading.Event()
         self._out_since: dict[int, float] = {}
 
     def loop(self) -> None:
         """Wait for a turn, receive, submit; until stopped."""
-        while most := self._demand.next_ask():
+        while most := self._hand.next_ask():
             self._hold()
-            started = time.monotonic()
-            fresh = [] if self._stopped.is_set() else self._receive(most)
-            self._demand.received(asked=most, count=len(fresh), seconds=time.monotonic() - started)
-            if self._stopped.is_set():
-                self.hand_back(fresh, attempts_of_ours=1)
-            else:
-                self._submit(fresh)
-                time.sleep(0)  # a worker first: the next receive takes the interpreter for a while
+            self._pass_on(self._receive(most))
             # Not before: until what it brought is passed on, the stop must wait for it.
             self._out_since.pop(threading.get_ident(), None)
 
     def stop(self) -> None:
         """Receive no more; what a receive under way still brings is handed back."""
         self._stopped.set()
-        self._demand.stop()
-
-    def hand_back(self, leases: list[Lease], attempts_of_ours: int = 0) -> None:
-        """Give deliveries that were not started back to the queue.
-
-        While we stop, our own last poll is the likeliest to be given what we have just handed back:
-        that receive is our doing, and does not count against the message's turn.
-        """
-        for lease in leases:
-            self._settler.settle(lease, handed_back(lease.delivery.attempt - attempts_of_ours))
-            self._demand.dropped()
+        self._hand.stop()
 
     def seconds_out(self) -> float:
         """Say how long the oldest receive under way has been out; 0 if none is."""
@@ -92,7 +68,12 @@ class Receiver:
 
     def stuck_seconds(self) -> float:
         """Say when a receive has been out for so long that its thread must be stuck."""
-        return 3.0 * (self._wait_seconds + POLL_MARGIN_SECONDS + CONNECT_SECONDS)
+        return max(STUCK_SECONDS_MIN, 3.0 * (self._wait_seconds + POLL_MARGIN_SECONDS + CONNECT_SECONDS))
+
+    def poll_seconds_left(self) -> float:
+        """Say for how long a poll of ours may still be given messages; 0 if none is out."""
+        latest = max(self._out_since.copy().values(), default=None)
+        return 0.0 if latest is None else max(0.0, latest + self._wait_seconds - time.monotonic())
 
     def is_out(self) -> bool:
         """Tell whether any receive is under way."""
@@ -104,38 +85,42 @@ class Receiver:
         return time.monotonic() - latest < ROUND_TRIP_SECONDS
 
     def _receive(self, most: int) -> list[Lease]:
-        asked_at = self._out_since[threading.get_ident()] = time.monotonic()
-        probing = self._outage.includes("receive")
-        try:
-            deliveries = self._ask(
-                most=most,
-                wait_seconds=self._wait_seconds,
-                visibility_timeout_seconds=int(self._leases.visibility_seconds),
-                probing=probing,
-            )
-        except QueueError as error:
-            self._metrics.event("receive_errors")
-            self._outage.failed("receive", error)
-            return []
-        self._outage.succeeded("receive")
-        if not deliveries:
-            if not probing:  # a short poll may find nothing where there is something
-                self._on_empty()
-            return []
-        leases = self._leases.admit(deliveries, max(asked_at, time.monotonic() - ANSWER_SECONDS_MAX))
-        self._on_admitted()
-        return leases
+        started = self._out_since[threading.get_ident()] = time.monotonic()
+        deliveries = []
+        if not self._stopped.is_set():
+            probing = self._queue.is_failing("receive")
+            try:
+                deliveries = self._queue.receive(
+                    most=most,
+                    wait_seconds=self._wait_seconds,
+                    visibility_timeout_seconds=int(self._hand.visibility_seconds),
+                )
+            except QueueError:
+                probing = True  # nothing is known of what is there
+            if not (deliveries or probing):  # nor by a short poll that found nothing
+                self._is_empty()
+        now = time.monotonic()
+        fresh = self._hand.received(
+            deliveries, asked=most, held_since=max(started, now - ANSWER_SECONDS_MAX), receive_seconds=now - started
+        )
+        if fresh:
+            self._switch.arm_first()
+        return fresh
+
+    def _pass_on(self, fresh: list[Lease]) -> None:
+        if self._stopped.is_set():
+            self._settler.hand_back(self._hand.give_up_these(fresh), attempts_of_ours=1)
+        else:
+            self._pool.submit(fresh)
+            time.sleep(0)  # a worker first: the next receive takes the interpreter for a while
+
+    def _is_empty(self) -> None:
+        if self._stop_when_empty and not self._hand.busy():
+            self._inbox.ask(ExitCode.STOPPED)
 
     def _hold(self) -> None:
         """Wait while more would only do harm."""
-        while seconds := self._seconds_to_hold():
+        # What is stuck first: it needs the turn that the last question takes.
+        while seconds := self._settler.seconds_to_hold() or self._queue.seconds_to_wait("receive"):
             if self._stopped.wait(seconds):
                 return
-
-    def _seconds_to_hold(self) -> float:
-        # Stuck deletes first: they need the turn that the last question takes.
-        if self._settler.is_stuck():
-            return STUCK_SECONDS
-        if len(self._settler.deletes) > UNDELETED_MAX:
-            return BEHIND_SECONDS
-        return self._outage.seconds_to_wait("receive")

@@ -1,113 +1,103 @@
-"""Deletes and releases: the only place where a message leaves the queue; threads "deleter-N" and "releaser"."""
-
-from collections.abc import Callable
-from threading import Lock
+"""Carries outcomes out: the only place where a message leaves the queue; threads "deleter-N"."""
 
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner.errors import QueueError
-from jobrunner.outcome import Outcome
-from jobrunner.queue.outage import Outage
-from jobrunner.queue.requests import Queue
+from jobrunner.outcome import Outcome, handed_back
+from jobrunner.queue.paced import PacedQueue
 from jobrunner.telemetry.metrics import Metrics
 from jobrunner.worker.batches import Batches
-from jobrunner.worker.lease import Lease, Leases, State
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.lease import Lease, State
+from jobrunner.worker.visibility import Visibility
 
 #: Outcomes of deliveries whose jobs did not end here: nobody else counts them.
 UNFINISHED = ("handed_back", "timed_out", "died")
+#: More finished jobs than this are not taken on before their requests catch up: a crash would repeat them all.
+UNSETTLED_MAX = 100
+#: While finished jobs cannot be deleted, look again this often; while they are only many, this often.
+STUCK_SECONDS, BEHIND_SECONDS = 0.5, 0.01
 
 
 class Settler:
-    """Turns outcomes into requests.
-
-    A finished delivery stays leased until its delete is confirmed. A released one leaves renewal first,
-    and its request waits for a renewal under way, which would otherwise undo the backoff.
-    """
+    """Turns outcomes into deletes and releases. A finished delivery stays leased until its delete is confirmed."""
 
     def __init__(
-        self,
-        *,
-        queue: Queue,
-        leases: Leases,
-        renewing: Lock,
-        running: Callable[[], int],
-        outage: Outage,
-        metrics: Metrics,
-        log: FilteringBoundLogger,
+        self, *, queue: PacedQueue, hand: Hand, visibility: Visibility, metrics: Metrics, log: FilteringBoundLogger
     ) -> None:
         self._queue = queue
-        self._leases = leases
-        self._renewing = renewing
-        self._outage = outage
+        self._hand = hand
+        self._visibility = visibility
         self._metrics = metrics
         self._log = log
-        self.deletes = Batches(send=self._delete, pause=lambda: outage.seconds_to_wait("delete"), running=running)
-        self.releases = Batches(send=self._release, pause=lambda: 0.0, running=running)
+        self.deletes: Batches[Lease] = Batches(
+            send=self._delete, pause=lambda: queue.seconds_to_wait("delete"), running=hand.busy
+        )
 
     def settle(self, lease: Lease, outcome: Outcome) -> None:
-        """Carry out an outcome: called by the worker that ran the job, or by who hands it back."""
+        """Carry out how a running delivery ended; nothing if it was given up meanwhile."""
         if outcome.release_seconds is None:
-            if self._leases.finish(lease):
+            if self._hand.finish(lease):
                 self.deletes.add(lease)
-        elif self._leases.give_up(lease, State.WAITING, State.RUNNING):
-            if outcome.name in UNFINISHED:
-                self._metrics.event(outcome.name)
-            self.releases.add((lease, outcome.release_seconds))
+        elif self._hand.give_up(lease):
+            self.release(lease, outcome)
 
-    def is_stuck(self) -> bool:
-        """Tell whether finished jobs cannot be deleted: to run more would only be to repeat more."""
-        return self._outage.includes("delete") and len(self.deletes) > 0
+    def release(self, lease: Lease, outcome: Outcome) -> None:
+        """Let others see a delivery again that was given up."""
+        if outcome.name in UNFINISHED:
+            self._metrics.event(outcome.name)
+        self._visibility.release(lease, outcome.release_seconds or 0)
+
+    def hand_back(self, leases: list[Lease], *, at_once: bool = False, attempts_of_ours: int = 0) -> None:
+        """Release deliveries that were given up, for others to start.
+
+        `at_once`: nothing is wrong here, so no message need wait. `attempts_of_ours` does not count
+        against a message's turn: our own last poll is the likeliest to be given what we hand back.
+        """
+        for lease in leases:
+            self.release(lease, handed_back(1 if at_once else lease.delivery.attempt - attempts_of_ours))
+
+    def hand_back_unstarted(self) -> None:
+        """Hand back what could start elsewhere: at each tick of the keeper."""
+        self.hand_back(self._hand.give_up_unstarted(), at_once=True)
+
+    def seconds_to_hold(self) -> float:
+        """Say for how long nothing should be received: to run more would only be to repeat more."""
+        if self._queue.is_failing("delete") and self._hand.count(State.DONE):
+            return STUCK_SECONDS
+        return BEHIND_SECONDS if self._hand.count(State.DONE, State.RELEASING) > UNSETTLED_MAX else 0.0
 
     def drain(self, deadline: float) -> None:
         """Send all there is, then return; at the deadline at the latest."""
-        for line in (self.releases, self.deletes):
+        lines = (self._visibility.line, self.deletes)
+        for line in lines:
             line.hurry()
-        for line in (self.releases, self.deletes):
+        for line in lines:
             line.wait_until_empty(deadline)
 
     def _delete(self, batch: list[Lease]) -> list[Lease]:
-        held = [lease for lease in batch if not self._is_lost(lease)]
-        if not held:
-            self._outage.given_up("delete")
-            return []
+        now = self._hand.now()
+        for lease in batch:
+            if lease.lost or lease.ends_at() < now:
+                self._say_lost(lease)
         try:
-            refusals = self._queue.delete([lease.delivery.receipt_handle for lease in held])
-        except QueueError as error:
-            self._outage.failed("delete", error)
-            return held
-        # While the lease is ours nobody else can take the message: a handle that is gone then means
-        # that it is deleted already, by a try whose answer was lost.
+            refusals = self._queue.delete([lease.delivery.receipt_handle for lease in batch])
+        except QueueError:
+            return batch
+        # A handle that is gone means that the message is deleted already, by a try whose answer was
+        # lost, or that it was handed out again, which `_say_lost` has said.
         again = [index for index, refusal in refusals.items() if not refusal.lease_gone]
-        self._leases.confirm(lease for index, lease in enumerate(held) if index not in again)
-        if again:
-            self._outage.failed("delete", QueueError(str(refusals[again[0]])))
-        else:
-            self._outage.succeeded("delete")
-        return [held[index] for index in again]
+        self._hand.confirm(lease for index, lease in enumerate(batch) if index not in again)
+        return [batch[index] for index in again]
 
-    def _is_lost(self, lease: Lease) -> bool:
-        if not lease.lost and self._leases.seconds_left(lease) > 0:
-            return False
-        self._leases.confirm([lease])
+    def _say_lost(self, lease: Lease) -> None:
+        if lease.told:
+            return
+        lease.told = True
         self._metrics.event("undeleted")
         self._log.error(
             "job.lease_lost",
             message_id=lease.delivery.message_id,
             attempt=lease.delivery.attempt,
-            effect="the job ran to its end and its message could not be deleted in time: it will run again",
+            effect="the job ran to its end, and its lease ended before its message was deleted: it may run again",
         )
-        return True
-
-    def _release(self, batch: list[tuple[Lease, int]]) -> list[tuple[Lease, int]]:
-        with self._renewing:
-            pass
-        try:
-            refusals = self._queue.change_visibility([(lease.delivery.receipt_handle, wait) for lease, wait in batch])
-        except QueueError as error:
-            # Not tried again: the message comes back by itself when its lease runs out.
-            self._log.warning("job.not_released", count=len(batch), error=str(error))
-            return []
-        for index, refusal in refusals.items():
-            message_id = batch[index][0].delivery.message_id
-            self._log.warning("job.not_released", message_id=message_id, error=str(refusal))
-        return []

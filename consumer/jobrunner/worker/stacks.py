@@ -9,27 +9,26 @@ from collections.abc import Callable
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner.message import decode_or_none
-from jobrunner.worker.lease import Lease, Leases, State
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.lease import Lease, State
 
 
 class Stacks:
     """Reads other threads' frames; `coroutine_stack` knows those of `async def` jobs."""
 
-    def __init__(
-        self, *, leases: Leases, coroutine_stack: Callable[[int], str | None], log: FilteringBoundLogger
-    ) -> None:
-        self._leases = leases
+    def __init__(self, *, hand: Hand, coroutine_stack: Callable[[int], str | None], log: FilteringBoundLogger) -> None:
+        self._hand = hand
         self._coroutine_stack = coroutine_stack
         self._log = log
 
     def of_job(self, lease: Lease) -> str:
         """Show where a running job stands."""
-        return self._coroutine_stack(lease.thread_id) or _of_thread(lease.thread_id)
+        return self._coroutine_stack(lease.thread_id) or stack_of_thread(lease.thread_id)
 
     def dump(self) -> None:
         """Log every job in hand and every thread, a line each."""
-        running = self._leases.all_in(State.RUNNING)
-        for lease in self._leases.all_in(State.WAITING, State.DONE):
+        running = self._hand.all_in(State.RUNNING)
+        for lease in self._hand.all_in(State.WAITING, State.DONE, State.RELEASING):
             self._log.warning("dump.job", **_facts(lease))
         for lease in running:
             seconds = round(time.monotonic() - lease.started_at, 1)
@@ -37,7 +36,7 @@ class Stacks:
         jobs = {lease.thread_id for lease in running}
         for thread in threading.enumerate():
             if thread.ident is not None and thread.ident not in jobs:
-                self._log.warning("dump.thread", thread=thread.name, stack=_of_thread(thread.ident))
+                self._log.warning("dump.thread", thread=thread.name, stack=stack_of_thread(thread.ident))
 
 
 def method_of(lease: Lease) -> str | None:
@@ -57,6 +56,7 @@ def _facts(lease: Lease) -> dict[str, object]:
     }
 
 
-def _of_thread(thread_id: int) -> str:
+def stack_of_thread(thread_id: int) -> str:
+    """Show where a thread stands."""
     frame = sys._current_frames().get(thread_id)
     return "".join(traceback.format_stack(frame)) if frame else "the thread has ended"

@@ -1,51 +1,53 @@
 """Reaches the queue, loads the app, says what looks wrong, and runs the worker; main thread."""
 
 import gc
-import signal
+import os
 import time
+from contextlib import suppress
+from dataclasses import replace
 from typing import NoReturn
 
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner.app import catalog
 from jobrunner.app.around import load_around
+from jobrunner.app.opening import check_not_patched
 from jobrunner.errors import LastingQueueError, QueueError
-from jobrunner.message import Delivery
 from jobrunner.operate import rules
 from jobrunner.queue import requests as sqs
 from jobrunner.queue.outage import Outage
 from jobrunner.sending import producer  # noqa: F401 - jobs may enqueue: before the app's files come first
 from jobrunner.settings import Settings, check_visibility_timeout
-from jobrunner.worker.alone import Alone, OneDelivery
+from jobrunner.telemetry import logs
+from jobrunner.worker import signals
+from jobrunner.worker.last_attempt import Order
 from jobrunner.worker.runner import CONNECTIONS, Runner
 
 
-def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None = None) -> NoReturn:
-    """Run the worker until something ends it, or just for one delivery; raises JobrunnerError if it cannot start.
+def consume(settings: Settings, log: FilteringBoundLogger) -> NoReturn:
+    """Run the worker until something ends it; raises JobrunnerError if it cannot start.
 
     The queue comes before the app: what boto3 imports late must be imported before the app's files,
     which may have the same names, come first on `sys.path`.
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # nothing to show yet, and no reason to die
+    signals.end_at_once()  # nothing is in hand yet
     if settings.status_file:  # a dead worker's: nothing is known of this one yet
-        settings.status_file.unlink(missing_ok=True)
+        with suppress(OSError):
+            settings.status_file.unlink()
+    output = os.dup(1)  # for the processes of last attempts: a job may close stdout
     queue, attributes = _connect(settings, log)
     visibility_seconds = settings.visibility_timeout_seconds or attributes.visibility_timeout_seconds
     check_visibility_timeout(visibility_seconds, "the queue's visibility timeout")
     jobs = catalog.load_app(settings.app_dir, settings.module)
     around = load_around(settings.around) if settings.around else None
-    runner = Runner(
-        settings=settings,
-        queue=queue,
-        receive=OneDelivery(only).receive if only else queue.receive,
+    check_not_patched()
+    order = Order(
+        settings=replace(settings, app_dir=settings.app_dir.resolve()),
         attempts_max=attributes.attempts_max,
-        alone=None if only else Alone(settings=settings, log=log),
         visibility_seconds=visibility_seconds,
-        jobs=jobs,
-        around=around,
-        log=log,
     )
-    log.debug("worker.alone", message_id=only.message_id) if only else log.info(
+    runner = Runner(settings=settings, queue=queue, order=order, output=output, jobs=jobs, around=around, log=log)
+    log.info(
         "worker.ready",
         queue_url=settings.queue_url,
         module=settings.module,
@@ -54,8 +56,7 @@ def consume(settings: Settings, log: FilteringBoundLogger, only: Delivery | None
         visibility_seconds=visibility_seconds,
         attempts_max=attributes.attempts_max,
     )
-    if not only:
-        _warn(settings, attributes, visibility_seconds, jobs, log)
+    _warn(settings, attributes, visibility_seconds, jobs, log)
     runner.run()
 
 
@@ -73,7 +74,8 @@ def _warn(
         visibility_seconds=visibility_seconds,
         job_timeout_seconds=settings.job_timeout_seconds,
     )
-    for finding in (rules.of_methods(settings.module, len(jobs.jobs)), *of_queue):
+    of_app = (rules.of_methods(settings.module, len(jobs.jobs)), rules.of_logging(is_heard=logs.is_heard()))
+    for finding in (*of_app, *of_queue):
         if finding.level != "ok":
             say = log.error if finding.level == "error" else log.warning
             say("check.finding", subject=finding.subject, value=finding.value, why=finding.why, cure=finding.cure)

@@ -3,23 +3,22 @@
 All of it is a courtesy: SIGKILL in any line loses nothing.
 """
 
-import os
-import signal
+import math
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import NoReturn
 
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner.errors import ExitCode
-from jobrunner.outcome import failed, handed_back
+from jobrunner.outcome import Outcome, failed, handed_back
 from jobrunner.telemetry.metrics import Metrics
-from jobrunner.worker.alone import Alone
+from jobrunner.worker import signals
 from jobrunner.worker.deadman import DeadMansSwitch
+from jobrunner.worker.hand import Hand
 from jobrunner.worker.health import StatusFile
-from jobrunner.worker.lease import Leases, State
+from jobrunner.worker.inbox import Inbox
+from jobrunner.worker.lease import Lease, State
 from jobrunner.worker.receiver import Receiver
 from jobrunner.worker.settler import Settler
 from jobrunner.worker.stacks import Stacks
@@ -32,29 +31,17 @@ ECHO_SECONDS = 0.4
 LOOK_SECONDS = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """A wish to end the process: from a signal, a limit, an empty queue or a broken thread."""
-
-    code: ExitCode
-    grace_seconds: float
-
-
-#: What the main thread waits on: a wish to end, or None for a wish to see what is going on (SIGUSR1).
-Inbox = SimpleQueue[Stop | None]
-
-
 class WayOut:
-    """Takes the worker down, in order. `alone` is None in a process that runs one last attempt."""
+    """Takes the worker down, in order. `recycle_seconds`: what jobs may take where nothing is wrong."""
 
     def __init__(
         self,
         *,
         inbox: Inbox,
+        recycle_seconds: float,
         receiver: Receiver,
-        leases: Leases,
+        hand: Hand,
         settler: Settler,
-        alone: Alone | None,
         stacks: Stacks,
         switch: DeadMansSwitch,
         status: StatusFile | None,
@@ -62,53 +49,71 @@ class WayOut:
         log: FilteringBoundLogger,
     ) -> None:
         self._inbox = inbox
+        self._recycle_seconds = recycle_seconds
         self._receiver = receiver
-        self._leases = leases
+        self._hand = hand
         self._settler = settler
-        self._alone = alone
         self._stacks = stacks
         self._switch = switch
         self._status = status
         self._metrics = metrics
         self._log = log
+        self.is_taken = False
 
-    def take(self, request: Stop) -> NoReturn:
-        """End the process."""
-        self._log.info("worker.stopping", reason=request.code.name.lower(), in_hand=len(self._leases))
+    def take(self, code: ExitCode) -> NoReturn:
+        """End the process. Jobs on their last attempt, in processes of their own, go on without it."""
+        self.is_taken = True
+        self._log.info("worker.stopping", reason=code.name.lower(), in_hand=len(self._hand))
         self._receiver.stop()
-        if request.code is not ExitCode.RECYCLED:
-            self._stop_children()
-        self._receiver.hand_back(self._leases.all_in(State.WAITING))
-        code = self._wait_for_jobs(request)
-        if request.code is ExitCode.RECYCLED:
-            self._stop_children()
-        unfinished = self._leases.all_in(State.WAITING, State.RUNNING)
-        for lease in unfinished:
-            attempt = lease.delivery.attempt
-            self._settler.settle(lease, failed("timed_out", attempt) if lease.overdue else handed_back(attempt))
+        self._hand_back(self._hand.give_up_all(State.WAITING))
+        code = self._wait_for_jobs(code)
+        unfinished = self._hand.give_up_all(State.WAITING, State.RUNNING)
+        self._hand_back(unfinished)
         deadline = time.monotonic() + SETTLE_SECONDS
         self._settler.drain(deadline)
         if unfinished:
             self._take_echo(deadline)
         self._metrics.flush()
-        self._log.info("worker.stopped", code=int(code), handed_back=len(unfinished), undeleted=len(self._leases))
-        self._end(code)
+        self._log.info(
+            "worker.stopped",
+            code=int(code),
+            handed_back=len(unfinished),
+            undeleted=self._hand.count(State.DONE),
+            alone=self._hand.count(State.ALONE),
+        )
+        self._switch.close()
+        if self._status:
+            self._status.remove()
+        signals.end(code)
 
-    def _wait_for_jobs(self, request: Stop) -> ExitCode:
-        """Let running jobs end within the grace; a later request may shorten it."""
-        deadline = time.monotonic() + request.grace_seconds
+    def _wait_for_jobs(self, code: ExitCode) -> ExitCode:
+        """Let running jobs end within the grace; a later wish may shorten it. Returns the reason that counts."""
+        deadline = time.monotonic() + self._grace_seconds(code)
         while time.monotonic() < deadline and self._is_busy():
-            with suppress(Empty):
-                if sooner := self._inbox.get(timeout=LOOK_SECONDS):
-                    request, deadline = sooner, min(deadline, time.monotonic() + sooner.grace_seconds)
-                else:
-                    self._stacks.dump()
-        return request.code
+            try:
+                wish = self._inbox.next_within(LOOK_SECONDS)
+            except Empty:
+                continue
+            if wish is None:
+                self._stacks.dump()
+            else:
+                code, deadline = wish, min(deadline, time.monotonic() + self._grace_seconds(wish))
+        return code
 
-    def _stop_children(self) -> None:
-        """Once only: a second signal would end them at once."""
-        if self._alone:
-            self._alone.stop()
+    def _grace_seconds(self, code: ExitCode) -> float:
+        return self._recycle_seconds if code is ExitCode.RECYCLED else GRACE_SECONDS
+
+    def _hand_back(self, leases: list[Lease]) -> None:
+        for lease in leases:
+            attempt = lease.delivery.attempt
+            outcome = failed("timed_out", attempt) if lease.overdue else handed_back(attempt)
+            self._settler.release(lease, self._out_of_our_hearing(lease, outcome))
+
+    def _out_of_our_hearing(self, lease: Lease, outcome: Outcome) -> Outcome:
+        """Hide a message that has one attempt left until no poll of ours can be given it: that would spend it."""
+        if not self._hand.is_last_attempt(lease, ahead=1):
+            return outcome
+        return Outcome(outcome.name, max(outcome.release_seconds or 0, math.ceil(self._receiver.poll_seconds_left())))
 
     def _take_echo(self, deadline: float) -> None:
         """Give back again what our own last long poll caught of what we handed back: nobody else would see it."""
@@ -118,18 +123,5 @@ class WayOut:
         self._settler.drain(deadline)
 
     def _is_busy(self) -> bool:
-        running = [lease for lease in self._leases.all_in(State.RUNNING) if not lease.overdue]
+        running = [lease for lease in self._hand.all_in(State.RUNNING) if not lease.overdue]
         return bool(running) or self._receiver.may_bring_more()
-
-    def _end(self, code: ExitCode) -> NoReturn:
-        self._switch.close()
-        if self._status:
-            self._status.remove()
-        # Children of jobs end with us. Only in a process group of our own, as under supervisord:
-        # a shell's pipeline or a test runner would be hit as well.
-        if os.getpgrp() == os.getpid() and not os.isatty(0):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            os.killpg(0, signal.SIGTERM)
-        # A child has settled its message on the way here. No other code may say so: the job itself
-        # may end its process with any.
-        os._exit(code if self._alone else ExitCode.SETTLED)

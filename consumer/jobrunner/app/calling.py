@@ -1,0 +1,58 @@
+"""Calls a job's function and sees it to its end, in a worker or inline; runs on the thread of the caller."""
+
+import inspect
+import os
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+from jobrunner.app.around import Around
+from jobrunner.app.catalog import Job
+
+
+class Awaits(Protocol):
+    """Awaits what a job returned."""
+
+    def result_of(self, awaitable: Awaitable[Any]) -> Any:
+        """Give its result; raises what it raises."""
+
+
+class JobDidNotReturn(RuntimeError):
+    """The function ended without running to its end, though no exception reached us."""
+
+
+class Caller:
+    """Enters what is around a job, calls it, awaits what it returns."""
+
+    def __init__(self, *, around: Around | None, coroutines: Awaits) -> None:
+        self._around = around
+        self._coroutines = coroutines
+
+    def call(self, job: Job, arguments: inspect.BoundArguments) -> BaseException | None:
+        """Call the function; None only if it ran to its end, whatever `--around` makes of errors."""
+        returned = False
+        pid = os.getpid()
+        try:
+            if self._around is None:
+                self._finish(job.function(*arguments.args, **arguments.kwargs))
+                returned = True
+            else:
+                with self._around():
+                    self._finish(job.function(*arguments.args, **arguments.kwargs))
+                    returned = True
+        except BaseException as error:
+            _end_forked_child(pid)
+            return error
+        _end_forked_child(pid)
+        return None if returned else JobDidNotReturn("--around swallowed the job's exception")
+
+    def _finish(self, result: object) -> None:
+        while inspect.isawaitable(result):  # what an `async def` returns may be one again
+            result = self._coroutines.result_of(result)
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise JobDidNotReturn("the job returned a generator: nothing of its body ran; return a list instead")
+
+
+def _end_forked_child(pid: int) -> None:
+    # A job that forked comes back here twice. Only the parent may answer for the message.
+    if os.getpid() != pid:
+        os._exit(0)

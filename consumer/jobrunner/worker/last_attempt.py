@@ -1,0 +1,204 @@
+"""One delivery on its last attempt, in the process that `alone.py` starts for it; main thread, and "watch".
+
+The composition of a worker, as small as one delivery needs: execution, one lease, one limit. Nothing but
+that limit, the job itself or the container's end stops it: it heeds no SIGTERM, and lives on when its
+parent ends. The parent renews the lease while it lives; then this process does, and settles too.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+from structlog.typing import FilteringBoundLogger
+
+from jobrunner.app import catalog
+from jobrunner.app.around import load_around
+from jobrunner.app.calling import Caller
+from jobrunner.app.coroutines import Coroutines
+from jobrunner.errors import JobrunnerError, QueueError
+from jobrunner.message import Delivery
+from jobrunner.outcome import Outcome, failed
+from jobrunner.queue import requests
+from jobrunner.settings import Settings
+from jobrunner.telemetry import logs
+from jobrunner.telemetry.metrics import Metrics
+from jobrunner.worker import signals
+from jobrunner.worker.execution import Execution
+from jobrunner.worker.lease import Lease
+from jobrunner.worker.stacks import stack_of_thread
+
+TICK_SECONDS = 0.5
+#: Between two tries to settle, where no parent does.
+PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """All that a last attempt needs to know; the parent has a blank one, and fills it in for each."""
+
+    settings: Settings
+    attempts_max: int | None
+    visibility_seconds: int
+    delivery: Delivery | None = None
+    held_since: float = 0.0
+    parent: int = 0
+    report_to: int = -1
+
+    def of(self, lease: Lease, *, report_to: int) -> Self:
+        """Fill it in: monotonic times are the same in all processes of a machine."""
+        held_since, parent = lease.held_since, os.getpid()
+        return replace(self, delivery=lease.delivery, held_since=held_since, parent=parent, report_to=report_to)
+
+    def pack(self) -> bytes:
+        """Write it for the child."""
+        return json.dumps(asdict(self), default=str).encode()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """Read it in the child."""
+        given: Mapping[str, Any] = json.loads(data)
+        settings = Settings(**{**given["settings"], "app_dir": Path(given["settings"]["app_dir"])})
+        return cls(**{**given, "settings": settings, "delivery": Delivery(**given["delivery"])})
+
+
+def main() -> NoReturn:
+    """Run the one delivery that a worker, our parent, puts into stdin."""
+    order = Order.unpack(sys.stdin.buffer.read())
+    for number in signals.OURS:
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # where memory is short this process goes first, not the web server
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    os.set_inheritable(order.report_to, False)  # noqa: FBT003 - os takes no keyword
+    signals.stay_ours([order.report_to])
+    log = logs.configure(log_format=order.settings.log_format, level=order.settings.log_level)
+    try:
+        # The queue first: what botocore imports late must be there before the app's files come first.
+        queue = requests.working_queue(order.settings.queue_url, visibility_seconds=order.visibility_seconds)
+        jobs = catalog.load_app(order.settings.app_dir, order.settings.module)
+        around = load_around(order.settings.around) if order.settings.around else None
+    except JobrunnerError as error:
+        log.critical("worker.refused", error=str(error), code=int(error.exit_code))
+        sys.exit(error.exit_code)
+    coroutines = Coroutines()
+    threading.Thread(target=coroutines.loop, name="coroutines", daemon=True).start()
+    metrics = Metrics.of(order.settings, in_flight=lambda: 1)
+    execution = Execution(
+        catalog=jobs,
+        caller=Caller(around=around, coroutines=coroutines),
+        attempts_max=order.attempts_max,
+        metrics=metrics,
+        log=log,
+    )
+    LastAttempt(order=order, queue=queue, execution=execution, coroutines=coroutines, metrics=metrics, log=log).run()
+
+
+class LastAttempt:
+    """Runs it, watches over it, and says how it ended: to the parent, or to the queue."""
+
+    def __init__(
+        self,
+        *,
+        order: Order,
+        queue: requests.Queue,
+        execution: Execution,
+        coroutines: Coroutines,
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+    ) -> None:
+        assert order.delivery is not None  # noqa: S101 - only the parent's blank has none
+        self._order = order
+        self._delivery = order.delivery
+        self._queue = queue
+        self._execution = execution
+        self._coroutines = coroutines
+        self._metrics = metrics
+        self._log = log
+        self._lease = Lease(self._delivery, order.held_since, order.held_since, order.visibility_seconds)
+        self._thread_id = threading.get_ident()
+        self._ending = threading.Lock()
+
+    def run(self) -> NoReturn:
+        """Run the delivery and end the process."""
+        if self._is_orphan() and time.monotonic() > self._lease.ends_at():
+            sys.exit("the lease has ended, and with it the attempt")
+        self._lease.started_at = time.monotonic()
+        self._report(started=True)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        self._end(self._execution.run(self._delivery))
+
+    def _watch(self) -> None:
+        """Look at the limit, and at the lease once no parent does."""
+        limit = self._order.settings.job_timeout_seconds
+        while True:
+            time.sleep(TICK_SECONDS)
+            now = time.monotonic()
+            if limit and now > self._lease.started_at + limit:
+                self._say_timed_out(limit)
+                self._end(failed("timed_out", self._delivery.attempt))
+            if self._is_orphan() and self._lease.is_due(now):
+                self._renew(now)
+
+    def _renew(self, now: float) -> None:
+        with contextlib.suppress(QueueError):
+            change = (self._delivery.receipt_handle, self._lease.renewal_seconds(now))
+            if self._queue.change_visibility([change]):
+                self._lease.lost = True
+            else:
+                self._lease.held_since = now
+
+    def _end(self, outcome: Outcome) -> NoReturn:
+        """Settle, report, end the process: on the thread that comes here first."""
+        self._ending.acquire()
+        deleted = outcome.deletes and self._is_deleted()
+        self._metrics.flush()
+        told = self._report(ended=outcome.name, release_seconds=outcome.release_seconds, deleted=deleted)
+        if not (told or deleted):
+            self._settle_alone(outcome)
+        signals.end(0)
+
+    def _settle_alone(self, outcome: Outcome) -> None:
+        """Settle where no parent does; a release is tried once, since the lease's end does the same."""
+        if not outcome.deletes:
+            with contextlib.suppress(QueueError):
+                self._queue.change_visibility([(self._delivery.receipt_handle, outcome.release_seconds or 0)])
+            return
+        while time.monotonic() < self._lease.ends_at():
+            time.sleep(PAUSE_SECONDS)
+            if self._is_deleted():
+                return
+        effect = "the job ran to its end, and its message could not be deleted in time: it is a dead letter"
+        self._log.error("job.lease_lost", message_id=self._delivery.message_id, effect=effect)
+
+    def _is_deleted(self) -> bool:
+        try:
+            return not self._queue.delete([self._delivery.receipt_handle])
+        except QueueError:
+            return False
+
+    def _is_orphan(self) -> bool:
+        return os.getppid() != self._order.parent
+
+    def _report(self, **what: object) -> bool:
+        """Tell the parent; False if there is none any more."""
+        try:
+            os.write(self._order.report_to, json.dumps(what).encode() + b"\n")
+        except OSError:
+            return False
+        return not self._is_orphan()
+
+    def _say_timed_out(self, limit_seconds: int) -> None:
+        self._log.error(
+            "job.timed_out",
+            message_id=self._delivery.message_id,
+            attempt=self._delivery.attempt,
+            limit_seconds=limit_seconds,
+            stack=self._coroutines.stack_for(self._thread_id) or stack_of_thread(self._thread_id),
+        )

@@ -1,0 +1,122 @@
+"""Renewals and releases: one line for both, since both say until when a message is hidden; thread "visibility"."""
+
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from jobrunner.errors import QueueError
+from jobrunner.queue.paced import PacedQueue
+from jobrunner.queue.requests import Refusal
+from jobrunner.telemetry.metrics import Metrics
+from jobrunner.worker.batches import Batches
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.lease import Lease, State
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to ask for a lease: `release_seconds` until others see its message, or None for a renewal."""
+
+    lease: Lease
+    release_seconds: int | None
+    #: When trying is no use any more.
+    until: float
+
+
+class Visibility:
+    """Sends both by the ten, on one thread: so a renewal under way cannot undo the release behind it."""
+
+    def __init__(self, *, queue: PacedQueue, hand: Hand, metrics: Metrics, log: FilteringBoundLogger) -> None:
+        self._queue = queue
+        self._hand = hand
+        self._metrics = metrics
+        self._log = log
+        self.line: Batches[Change] = Batches(
+            send=self._send, pause=lambda: queue.seconds_to_wait("change_visibility"), running=hand.busy
+        )
+
+    def renew_due(self) -> None:
+        """Put the leases that are due in line: at each tick of the keeper. Never waits."""
+        due = self._hand.due()
+        for lease in due:
+            self.line.add(Change(lease, None, lease.ends_at()))
+        if not due and not len(self.line):
+            self._queue.nothing_left("change_visibility")
+
+    def release(self, lease: Lease, seconds: int) -> None:
+        """Put the release of a delivery that was given up in line. Never waits."""
+        self.line.add(Change(lease, seconds, lease.ends_at()))
+
+    def _send(self, batch: list[Change]) -> list[Change]:
+        now = self._hand.now()
+        batch = [change for change in batch if self._is_wanted(change, now)]
+        asked = [(change.lease.delivery.receipt_handle, self._seconds(change, now)) for change in batch]
+        if not asked:
+            return []
+        try:
+            refusals = self._queue.change_visibility(asked)
+        except QueueError as error:
+            return self._unanswered(batch, error, now)
+        for index, (change, (handle, _)) in enumerate(zip(batch, asked, strict=True)):
+            self._answered(change, handle, refusals.get(index), now)
+        return []
+
+    def _seconds(self, change: Change, now: float) -> int:
+        if change.release_seconds is None:
+            return change.lease.renewal_seconds(now)
+        return change.release_seconds
+
+    def _is_wanted(self, change: Change, now: float) -> bool:
+        """Tell whether there is still a reason to send it; what ended meanwhile needs no renewal."""
+        if change.release_seconds is None:
+            return change.lease.state not in (State.RELEASING, State.GONE)
+        if now < change.until:
+            return True
+        self._not_released([change], "its lease ran out first")
+        return False
+
+    def _answered(self, change: Change, handle: str, refusal: Refusal | None, now: float) -> None:
+        lease = change.lease
+        if change.release_seconds is not None:
+            self._hand.confirm([lease])
+            if refusal:
+                self._not_released([change], str(refusal))
+        elif refusal is None:
+            self._hand.renewed(lease, handle, now)
+        elif not refusal.lease_gone:
+            self._hand.not_renewed([lease])
+        elif self._hand.lose(lease, handle):
+            self._say_lost(lease, refusal)
+
+    def _unanswered(self, batch: list[Change], error: QueueError, now: float) -> list[Change]:
+        """Give what to try again.
+
+        A renewal is in line again at the keeper's next tick. A release is tried for as long as a try
+        that was only not answered would hide the message: later it might hide it from who has it now.
+        """
+        self._hand.not_renewed(change.lease for change in batch if change.release_seconds is None)
+        releases = [change for change in batch if change.release_seconds is not None]
+        again = [
+            Change(each.lease, each.release_seconds, min(each.until, now + (each.release_seconds or 0)))
+            for each in releases
+            if each.release_seconds
+        ]
+        self._not_released([each for each in releases if not each.release_seconds], str(error))
+        return again
+
+    def _not_released(self, changes: list[Change], error: str) -> None:
+        if changes:
+            self._hand.confirm(change.lease for change in changes)
+            ids = [change.lease.delivery.message_id for change in changes]
+            effect = "each comes back by itself when its lease runs out"
+            self._log.warning("job.not_released", count=len(ids), message_ids=ids, error=error, effect=effect)
+
+    def _say_lost(self, lease: Lease, refusal: Refusal) -> None:
+        self._metrics.event("leases_lost")
+        self._log.error(
+            "lease.lost",
+            message_id=lease.delivery.message_id,
+            attempt=lease.delivery.attempt,
+            error=str(refusal),
+            effect="the job goes on here, and the message may start elsewhere meanwhile",
+        )
