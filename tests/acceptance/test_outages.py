@@ -1,17 +1,21 @@
 """SQS is down, slow, throttling, lossy or gone: one line at the start, one at the end, and nothing is lost."""
 
+import contextlib
 import signal
+import socket
 import time
 
 import pytest
 from proxy import Proxy
 from servers import wait_for
 
+from jobrunner.worker import health
+
 #: What one fault lasts here; the worker's long poll is 2 s, so that each kind is met within it.
 FAULT_SECONDS = 12
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(240),
     pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True),
 ]
 
@@ -110,3 +114,67 @@ def test_a_finished_job_is_deleted_even_after_its_lease_has_ended(app, proxy):
     proxy.end_faults()
     app.wait_until_empty()
     assert app.notes() == ["once"], "and here nobody else had it"
+
+
+RESOLVER = """
+import os, socket, time
+HOST = os.environ["FAKE_HOST"]
+real = socket.getaddrinfo
+def getaddrinfo(host, port, *words, **named):
+    if host != "sqs.test":
+        return real(host, port, *words, **named)
+    trouble = os.path.exists(os.path.join(os.path.dirname(__file__), "trouble"))
+    if trouble and HOST == "slow":
+        time.sleep(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    addresses = [f"127.0.0.{n}" for n in range(2, 6)] if trouble else ["127.0.0.1"]
+    return [found for address in addresses for found in real(address, port, *words, **named)]
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["slow", "black holes", "hang"])
+def test_an_sqs_that_cannot_even_be_reached_ends_no_process(app, proxy, kind, tmp_path):
+    """Names that resolve in half a minute, four addresses that drop packets, requests that hang; many jobs in hand."""
+    app.write_jobs(RESOLVER)
+    url = f"http://sqs.test:{proxy.port}"
+    status = tmp_path / "status.json"
+    words = ["--visibility-timeout", 15, "--threads", 60, "--status-file", status]
+    worker = app.consume(*words, env={"AWS_ENDPOINT_URL_SQS": url, "FAKE_HOST": kind})
+    worker.wait("worker.ready")
+    app.enqueue(*[("nap", {"seconds": 30, "name": str(n)}) for n in range(60)])
+    wait_for(lambda: len(app.notes()) == 60, 30, lambda: f"{len(app.notes())} {worker}")
+    with black_holes(proxy.port) if kind == "black holes" else contextlib.nullcontext():
+        (tmp_path / "trouble").touch()
+        proxy.fault("hang") if kind == "hang" else proxy.server.cut()
+        started = time.monotonic()
+        while time.monotonic() < started + 45:
+            assert worker.process.poll() is None, str(worker)
+            assert health.read(status)[0], health.read(status)
+            time.sleep(1)
+        assert "unreachable, retrying" in health.read(status)[1]
+    (tmp_path / "trouble").unlink()
+    proxy.end_faults()
+    wait_for(lambda: app.counts() == (0, 0, 0), 90, lambda: f"{app.counts()} {worker}")
+    ends = [note for note in app.notes() if note.startswith("end")]
+    assert len(set(ends)) == 60
+    said = {line["message_id"] for line in worker.named("job.lease_lost") + worker.named("lease.lost")}
+    assert len(ends) - 60 <= len(said)
+    assert worker.stop()[0] == 0
+
+
+@contextlib.contextmanager
+def black_holes(port):
+    """Listen on four more addresses with lines that are full: what comes then is dropped."""
+    with contextlib.ExitStack() as stack:
+        for n in range(2, 6):
+            server = stack.enter_context(socket.socket())
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind((f"127.0.0.{n}", port))
+            server.listen(0)
+            for _ in range(3):
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex((f"127.0.0.{n}", port))
+        yield

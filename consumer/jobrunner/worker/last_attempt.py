@@ -8,7 +8,6 @@ parent ends. The parent renews the lease while it lives; then this process does,
 import contextlib
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -72,8 +71,7 @@ class Order:
 def main() -> NoReturn:
     """Run the one delivery that a worker, our parent, puts into stdin."""
     order = Order.unpack(sys.stdin.buffer.read())
-    for number in signals.OURS:
-        signal.signal(number, signal.SIG_IGN)
+    signals.heed_none()
     with contextlib.suppress(OSError):  # where memory is short this process goes first, not the web server
         Path("/proc/self/oom_score_adj").write_text("1000")
     os.set_inheritable(order.report_to, False)  # noqa: FBT003 - os takes no keyword

@@ -20,6 +20,12 @@ def end_at_once() -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # nothing to show yet, and no reason to die
 
 
+def heed_none() -> None:
+    """Go on at any signal of ours; by handlers, since programs that a job starts would inherit that we ignore it."""
+    for number in OURS:
+        signal.signal(number, lambda *_: None)
+
+
 def heed(inbox: Inbox) -> None:
     """Stop at SIGTERM and SIGINT, at once at a second one; show all stacks at SIGUSR1."""
     signalled = False
@@ -58,6 +64,7 @@ def end(code: int) -> NoReturn:
     A shell's pipeline or a test runner would be hit as well.
     """
     if os.getpgrp() == os.getpid() and not os.isatty(0):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with suppress(ValueError):  # another thread than the main one, where nothing of ours heeds it
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
     os._exit(code)

@@ -1,0 +1,72 @@
+"""Health and lines are courtesies: one that cannot be had is said once and ends nothing."""
+
+import json
+import os
+import subprocess
+import time
+
+import pytest
+from servers import wait_for
+from workers import PROGRAM
+
+pytestmark = pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+
+
+def test_a_status_file_that_cannot_be_written_any_more_is_said_once(app, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    worker = app.consume("--status-file", folder / "status.json")
+    wait_for((folder / "status.json").exists)
+    (folder / "status.json").unlink()
+    folder.rmdir()
+    worker.wait("courtesy.failed", seconds=15)
+    app.enqueue(("nap", {"seconds": 7}))
+    worker.wait("job.done")
+    assert len(worker.named("courtesy.failed")) == 1, "though it is tried again"
+    folder.mkdir()
+    wait_for((folder / "status.json").exists, 15)
+    assert worker.stop()[0] == 0
+
+
+def test_a_folder_of_the_status_files_name_stops_no_start(app, tmp_path):
+    (tmp_path / "status.json").mkdir()
+    worker = app.consume("--status-file", tmp_path / "status.json")
+    worker.wait("worker.ready")
+    worker.wait("courtesy.failed", seconds=15)
+    app.enqueue(("note", ["x"]))
+    worker.wait("job.done")
+    assert worker.stop()[0] == 0
+
+
+def test_the_status_file_says_that_the_worker_stops(app, tmp_path):
+    status = tmp_path / "status.json"
+    app.write_jobs("def leak(): HOARD.append(bytearray(200_000_000))\nHOARD = []\n")
+    worker = app.consume("--status-file", status, "--max-memory-mb", 150)
+    app.enqueue(("nap", {"seconds": 9}), ("leak", {}))
+    wait_for(lambda: status.exists() and json.loads(status.read_text())["state"] == "stopping", 20)
+    assert worker.end(20) == 9
+    assert len(worker.named("memory.limit")) == 1
+
+
+@pytest.mark.parametrize("jobs_log", [False, True])
+def test_a_reader_that_does_not_read_holds_neither_jobs_nor_the_stop(app, jobs_log):
+    """A log driver that blocks: the pipe is full, and stays so."""
+    app.write_jobs("def say():\n    for n in range(5): log.warning('x' * 3000)\n    note('said')\n")
+    reader, writer = os.pipe()
+    words = ["consume", "--queue-url", app.queue_url, "--app-dir", app.folder, "--wait-seconds", 2]
+    process = subprocess.Popen([*PROGRAM, *map(str, words)], stdout=writer, stderr=writer)
+    os.close(writer)
+    try:
+        app.enqueue(*[("say" if jobs_log else "note", [] if jobs_log else ["said"])] * 400)
+        wait_for(lambda: len(app.notes()) == 400, 60, lambda: str(len(app.notes())))
+        wait_for(lambda: app.counts() == (0, 0, 0), 20)
+        app.enqueue(("nap", {"seconds": 30}))
+        wait_for(lambda: "start nap" in app.notes())
+        started = time.monotonic()
+        process.terminate()
+        assert process.wait(10) == 0
+        assert time.monotonic() - started < 5
+        assert sum(app.counts()) == 1, "handed back"
+    finally:
+        process.kill()
+        os.close(reader)

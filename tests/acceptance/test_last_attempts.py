@@ -1,0 +1,217 @@
+"""The last attempt in a process of its own: nothing but its own limit, its own crash or its own end ends it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from proxy import Proxy
+from servers import counts, wait_for
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True),
+]
+
+JOBS = """
+import subprocess, sys, threading
+from jobrunner import current_job
+def second(name, seconds=0.0):
+    if current_job().attempt == 1:
+        raise ValueError("the first time")
+    note(f"start {name} {os.getpid()} {os.getppid()}")
+    time.sleep(seconds)
+    assert subprocess.run(["sh", "-c", "kill -TERM $$"]).returncode == -15, "programs heed SIGTERM"
+    note(f"end {name}")
+def hang_second():
+    if current_job().attempt == 1:
+        raise ValueError("the first time")
+    note(f"start hang {os.getpid()}")
+    threading.Event().wait()
+def hang():
+    note("start neighbour")
+    threading.Event().wait()
+def close_stdout():
+    os.close(1)
+    sys.stdout = None
+"""
+#: After a first failure a message is seen again after about 5 s.
+BACKOFF_SECONDS = 20
+
+
+@pytest.fixture
+def last(app, make_queue, server_url):
+    """An app on a queue with two attempts."""
+    app.write_jobs(JOBS)
+    app.queue_url = make_queue(server_url, attempts_max=2, visibility_seconds=10)
+    return app
+
+
+@pytest.fixture
+def proxy(server_url):
+    between = Proxy(server_url)
+    yield between
+    between.end_faults()
+    between.refuse()
+
+
+def started(app, name, count=1):
+    def found():
+        return [note.split() for note in app.notes() if note.startswith(f"start {name}")]
+
+    return wait_for(lambda: len(found()) >= count and found(), BACKOFF_SECONDS, lambda: f"{app.notes()}")
+
+
+def wait_until_done(app, name, seconds=30):
+    wait_for(lambda: f"end {name}" in app.notes(), seconds, app.notes)
+    wait_for(lambda: app.counts() == (0, 0, 0), seconds, lambda: f"{app.counts()}")
+    assert app.counts(dead=True) == (0, 0, 0)
+
+
+def test_after_a_job_closed_stdout_a_last_attempt_still_runs_and_its_lines_come_out(last):
+    worker = last.consume()
+    last.enqueue(("close_stdout", {}))
+    worker.wait("job.done", method="close_stdout")
+    last.enqueue(("second", {"name": "x"}))
+    worker.wait("job.done", method="second")
+    wait_until_done(last, "x")
+
+
+def test_a_last_attempt_asks_the_queue_for_nothing_and_a_delete_that_fails_is_tried_again(last, proxy):
+    worker = last.consume(env={"AWS_ENDPOINT_URL_SQS": proxy.url})
+    worker.wait("worker.ready")
+    last.enqueue(("second", {"name": "x", "seconds": 1}))
+    started(last, "x")
+    proxy.fault("denied", actions=["GetQueueAttributes"])
+    proxy.fault("unavailable", actions=["DeleteMessageBatch"])
+    wait_for(lambda: "end x" in last.notes(), 10)
+    worker.wait("sqs.outage", action="delete")
+    time.sleep(6)
+    proxy.end_faults()
+    wait_until_done(last, "x")
+    assert worker.stop()[0] == 0
+
+
+def test_a_neighbour_over_its_limit_does_not_end_a_last_attempt(last):
+    worker = last.consume("--job-timeout", 8)
+    last.enqueue(("second", {"name": "x", "seconds": 7}))
+    last.enqueue(("hang", {}))
+    pid = int(started(last, "x")[0][2])
+    assert worker.end(30) == 6
+    assert psutil.pid_exists(pid)
+    wait_for(lambda: "end x" in last.notes(), 20, last.notes)
+    wait_for(lambda: not psutil.pid_exists(pid))
+    assert last.counts(dead=True) == (0, 0, 0)
+    assert sum(last.counts()) == 1, "what hung waits for its second attempt"
+
+
+def test_its_own_limit_ends_it_with_its_stack(last):
+    worker = last.consume("--job-timeout", 3)
+    last.enqueue(("hang_second", {}))
+    pid = int(started(last, "hang")[0][2])
+    (line,) = worker.wait("job.timed_out", seconds=10)
+    assert "threading.Event().wait()" in line["stack"]
+    wait_for(lambda: not psutil.pid_exists(pid))
+    wait_for(lambda: sum(last.counts(dead=True)) == 1 or not last.counts()[1], 20)
+    assert worker.stop()[0] == 0, "and only it"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_it_goes_on_when_its_worker_ends_and_renews_and_deletes_by_itself(last, number):
+    """Two visibility timeouts long: nobody else gets it, and it is no dead letter."""
+    worker = last.consume()
+    last.enqueue(("second", {"name": "x", "seconds": 20}))
+    started(last, "x")
+    worker.signal(number)
+    assert worker.process.wait(5) == (0 if number == signal.SIGTERM else -9)
+    other = last.consume()
+    wait_until_done(last, "x", 60)
+    assert last.notes().count("end x") == 1
+    assert other.stop()[0] == 0
+
+
+def test_a_signal_to_the_whole_group_is_not_meant_for_it(last):
+    """Ctrl-C, or a supervisor that signals the group: twice."""
+    worker = last.consume(start_new_session=True)
+    last.enqueue(("second", {"name": "x", "seconds": 4}))
+    pid = int(started(last, "x")[0][2])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    os.killpg(worker.process.pid, signal.SIGTERM)
+    assert worker.end(5) == 0
+    wait_until_done(last, "x")
+
+
+def test_a_hung_one_without_a_parent_ends_by_its_own_limit(last):
+    worker = last.consume("--job-timeout", 3)
+    last.enqueue(("hang_second", {}))
+    pid = int(started(last, "hang")[0][2])
+    worker.kill()
+    wait_for(lambda: not psutil.pid_exists(pid), 15)
+
+
+def test_it_offers_itself_first_to_the_out_of_memory_killer(last):
+    last.consume()
+    last.enqueue(("second", {"name": "x", "seconds": 3}))
+    ((_, _, pid, parent),) = started(last, "x")
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
+    assert Path(f"/proc/{parent}/oom_score_adj").read_text().strip() != "1000"
+    wait_until_done(last, "x")
+
+
+def test_at_most_two_run_alone_at_a_time_and_none_is_a_dead_letter(last):
+    worker = last.consume("--threads", 20)
+    names = [f"n{n}" for n in range(8)]
+    last.enqueue(*[("second", {"name": name, "seconds": 0.5}) for name in names])
+    most = 0
+    deadline = time.monotonic() + 60
+    while len([note for note in last.notes() if note.startswith("end")]) < 8 and time.monotonic() < deadline:
+        children = [child for child in psutil.Process(worker.process.pid).children() if "last_attempt" in named(child)]
+        most = max(most, len(children))
+    assert most == 2
+    for name in names:
+        wait_until_done(last, name)
+
+
+def named(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+@pytest.mark.long
+def test_on_a_busy_machine_every_last_attempt_runs(last):
+    """Ten programs that compute, on whatever cores there are; the visibility timeout is 10 s."""
+    size = int(os.environ.get("BUSY_JOBS", "6"))
+    load = int(os.environ.get("BUSY_LOAD", "10"))
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(load)]
+    try:
+        worker = last.consume("--threads", 30)
+        worker.wait("worker.ready", seconds=60)
+        names = [f"n{n}" for n in range(size)]
+        last.enqueue(*[("second", {"name": name}) for name in names])
+        wait_for(lambda: all(f"end {name}" in last.notes() for name in names), 60 + 20 * size, lambda: str(worker))
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    wait_until_done(last, names[-1])
+    assert not worker.named("alone.not_started")
+
+
+def test_an_app_folder_that_is_swapped_is_not_the_jobs_failure(last):
+    """A deploy renames the folder; what is loaded goes on, and what cannot start apart runs beside the others."""
+    app_dir = last.folder / "current"
+    app_dir.mkdir()
+    (last.folder / "jobs.py").rename(app_dir / "jobs.py")
+    worker = last.consume("--app-dir", app_dir)
+    last.enqueue(("fail_once", {"name": "x"}))
+    worker.wait("job.failed")
+    app_dir.rename(last.folder / "old")
+    worker.wait("alone.not_started", seconds=BACKOFF_SECONDS)
+    wait_for(lambda: counts(last.queue_url) == (0, 0, 0) or sum(counts(last.queue_url, dead=True)), 20)

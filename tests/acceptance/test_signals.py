@@ -1,0 +1,122 @@
+"""Signals reach whom they are meant for: a worker under any kind of job, children of jobs, a parent between two."""
+
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+from servers import wait_for
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True),
+]
+
+ROUNDS = int(os.environ.get("SIGNAL_ROUNDS", "6"))
+JOBS = """
+import multiprocessing, subprocess, sys, threading
+def threads():
+    for _ in range(30):
+        thread = threading.Thread(target=time.sleep, args=(0.01,)); thread.start(); thread.join()
+def programs():
+    for _ in range(5): subprocess.run(["true"])
+def forked():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(300,)); child.start()
+    note(f"child {child.pid}")
+    time.sleep(0.5)
+    child.terminate()
+    child.join(5)
+    note(f"ended {child.exitcode}")
+def leaves_a_child():
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(300)
+        os._exit(0)
+    note(f"child {pid}")
+def close_all():
+    os.closerange(3, 512)
+"""
+
+
+@pytest.fixture
+def app(app):
+    app.write_jobs(JOBS)
+    return app
+
+
+@pytest.mark.parametrize("method", ["threads", "programs"])
+def test_every_sigterm_is_answered_whatever_jobs_do_with_threads_and_programs(app, method):
+    """The kernel gives the signal to any thread; the main thread must wake all the same."""
+    for _ in range(ROUNDS):
+        app.enqueue(*[(method, {})] * 60)
+        worker = app.consume()
+        worker.wait("job.done", 8, method=method)
+        code, seconds = worker.stop()
+        assert (code, seconds < 3) == (0, True), f"{seconds} {worker}"
+
+
+def test_a_process_that_a_job_forks_ends_at_the_first_sigterm(app):
+    worker = app.consume()
+    app.enqueue(("forked", {}))
+    worker.wait("job.done", method="forked")
+    assert app.notes()[-1] == f"ended {-signal.SIGTERM}"
+
+
+def test_a_process_that_a_job_leaves_behind_ends_with_the_worker(app):
+    worker = app.consume(start_new_session=True, stdin=subprocess.DEVNULL)
+    app.enqueue(("leaves_a_child", {}))
+    worker.wait("job.done")
+    child = psutil.Process(int(app.notes()[0].split()[1]))
+    worker.stop()
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5)
+
+
+def test_sigterm_to_a_reloading_worker_whose_module_is_broken_ends_it(app):
+    app.write("jobs.py", "import not_installed\n")
+    for pause in (0.0, 0.2, 0.5, 0.9):
+        worker = app.consume("--reload")
+        worker.wait("worker.refused")
+        time.sleep(pause)
+        worker.signal()
+        worker.end(5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_it_is_ready_ends_it_at_once(app, number):
+    """While it waits for its queue, or imports the app: nothing is in hand yet."""
+    nowhere = app.consume("--queue-url", "http://127.0.0.1:1/000000000000/jobs")
+    nowhere.wait("sqs.outage")
+    nowhere.signal(number)
+    assert nowhere.end(3) == 0
+    app.write("jobs.py", "import time; open('importing', 'w').close(); time.sleep(60)\n")
+    slow = app.consume(cwd=app.folder)
+    wait_for((app.folder / "importing").exists)
+    slow.signal(number)
+    assert slow.end(3) == 0
+
+
+def test_a_worker_whose_job_closes_every_descriptor_goes_on_or_ends_with_a_word(app):
+    worker = app.consume()
+    app.enqueue(("close_all", {}))
+    worker.wait("job.done", method="close_all")
+    app.enqueue(("note", ["after"]))
+    wait_for(lambda: worker.named("job.done", method="note") or worker.named("thread.died"), 30, lambda: str(worker))
+
+
+def test_a_worker_that_was_killed_is_said_by_the_next(app):
+    worker = app.consume()
+    worker.wait("worker.ready")
+    worker.kill()
+    (line,) = app.consume().wait("worker.killed")
+    assert line["worker_pid"] == worker.process.pid
+
+
+def test_an_app_patched_by_gevent_is_refused_with_the_cure(app):
+    app.write("gevent/__init__.py", "")
+    app.write("gevent/monkey.py", "def is_module_patched(name): return True\n")
+    app.write_jobs("import gevent.monkey\n")
+    worker = app.consume()
+    assert worker.end() == 3
+    assert "gunicorn" in worker.named("worker.refused")[0]["error"]
