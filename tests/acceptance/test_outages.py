@@ -123,7 +123,7 @@ real = socket.getaddrinfo
 def getaddrinfo(host, port, *words, **named):
     if host != "sqs.test":
         return real(host, port, *words, **named)
-    trouble = os.path.exists(os.path.join(os.path.dirname(__file__), "trouble"))
+    trouble = os.path.exists(os.environ["TROUBLE"])
     if trouble and HOST == "slow":
         time.sleep(30)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
@@ -137,11 +137,12 @@ socket.getaddrinfo = getaddrinfo
 @pytest.mark.parametrize("kind", ["slow", "black holes", "hang"])
 def test_an_sqs_that_cannot_even_be_reached_ends_no_process(app, proxy, kind, tmp_path):
     """Names that resolve in half a minute, four addresses that drop packets, requests that hang; many jobs in hand."""
-    app.write_jobs(RESOLVER)
+    app.write("patch/sitecustomize.py", RESOLVER)
     url = f"http://sqs.test:{proxy.port}"
     status = tmp_path / "status.json"
     words = ["--visibility-timeout", 15, "--threads", 60, "--status-file", status]
-    worker = app.consume(*words, env={"AWS_ENDPOINT_URL_SQS": url, "FAKE_HOST": kind})
+    env = {"FAKE_HOST": kind, "TROUBLE": str(tmp_path / "trouble"), "PYTHONPATH": str(app.folder / "patch")}
+    worker = app.consume(*words, env={"AWS_ENDPOINT_URL_SQS": url, **env})
     worker.wait("worker.ready")
     app.enqueue(*[("nap", {"seconds": 30, "name": str(n)}) for n in range(60)])
     wait_for(lambda: len(app.notes()) == 60, 30, lambda: f"{len(app.notes())} {worker}")
@@ -175,6 +176,6 @@ def black_holes(port):
             server.listen(0)
             for _ in range(3):
                 filler = stack.enter_context(socket.socket())
-                filler.setblocking(False)
+                filler.settimeout(0)
                 filler.connect_ex((f"127.0.0.{n}", port))
         yield

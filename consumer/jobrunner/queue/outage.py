@@ -31,6 +31,10 @@ class Outage:
         self._next_try = 0.0
         self._failures = 0
 
+    def is_on(self) -> bool:
+        """Tell whether any action fails now."""
+        return bool(self._failing)
+
     def includes(self, action: str) -> bool:
         """Tell whether this action failed the last time."""
         return action in self._failing

@@ -69,6 +69,10 @@ class PacedQueue:
         with self._noted("change_visibility"):
             return self._queue.change_visibility(changes)
 
+    def is_unreachable(self) -> bool:
+        """Tell whether anything at all fails now."""
+        return self._outage.is_on()
+
     def is_failing(self, action: Action) -> bool:
         """Tell whether this action failed the last time."""
         return self._outage.includes(action)

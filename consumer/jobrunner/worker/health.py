@@ -27,11 +27,11 @@ class StatusFile:
         """Write if it is time to; raises OSError."""
         if self._removed or time.monotonic() - self._written_at < WRITE_SECONDS:
             return
-        self._written_at = time.monotonic()
         status = {"pid": os.getpid(), "at": time.time(), "state": self._state(), "in_hand": self._in_hand()}
         draft = self._path.with_suffix(f".{os.getpid()}.tmp")
         draft.write_text(json.dumps(status))
         draft.replace(self._path)
+        self._written_at = time.monotonic()
 
     def remove(self) -> None:
         """Take the file away, also that of a dead worker: nothing is known of one that has stopped, or just starts."""
