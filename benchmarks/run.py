@@ -34,6 +34,7 @@ class Contender:
     name: str
     command: list
     package: str = "jobrunner"
+    checkout: Path | None = None
     app: str = ""
     queue: str = "jobs"
     share: float = 1.0
@@ -44,11 +45,10 @@ class Contender:
         return CACHE / self.package.split("[")[0] / "bin"
 
     def install(self):
-        """Give each package an environment of its own; ours, with the bare loops, is made anew from this checkout."""
-        ours = self.package == "jobrunner"
-        if ours or not self.bin.exists():
+        """Give each package an environment of its own; ours, with the bare loops, is made anew from its checkout."""
+        if self.checkout or not self.bin.exists():
             venv.create(self.bin.parent, with_pip=True)
-            packages = [ROOT] if ours else [self.package, "setuptools"]
+            packages = [self.checkout] if self.checkout else [self.package, "setuptools"]
             subprocess.run([self.bin / "pip", "install", "--quiet", "--force-reinstall", *packages], check=True)
 
 
@@ -83,11 +83,16 @@ def main():
     words.add_argument("--jobs", type=int, default=10_000)
     words.add_argument("--rounds", type=int, default=7)
     words.add_argument("--only", default="", help="contenders whose name holds this text")
+    words.add_argument("--before", type=Path, help="another checkout of jobrunner, to compare with")
     options = words.parse_args()
     from proxy import Proxy
     from servers import ElasticMQ
 
-    contenders = [contender for contender in CONTENDERS if options.only in contender.name]
+    before = [Contender("jobrunner before", US, "before", options.before)] if options.before else []
+    contenders = [contender for contender in (*CONTENDERS, *before) if options.only in contender.name]
+    for contender in contenders:
+        if contender.package == "jobrunner":
+            contender.checkout = ROOT
     for contender in {contender.package: contender for contender in contenders}.values():
         contender.install()
     with tempfile.TemporaryDirectory() as folder:

@@ -16,9 +16,7 @@ PROBE = "import sys, ensurepip; print('%s.%s' % sys.version_info[:2], sys.implem
 
 def find(version):
     """Give a CPython of this version that starts and can make environments; None if there is none."""
-    places = [
-        found for place in PLACES for found in sorted(glob.glob(os.path.expanduser(place.format(version=version))))
-    ]
+    places = [found for folder, name in PLACES for found in sorted(folder.glob(name.format(version=version)))]
     for candidate in [*reversed(places), shutil.which(f"python{version}")]:
         if candidate:
             done = subprocess.run([candidate, "-c", PROBE], check=False, capture_output=True, text=True)
