@@ -112,7 +112,9 @@ class LineWriter:
         self._never_waits = False
         self._descriptor = -1
         with suppress(OSError):
-            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            mode = os.fstat(descriptor).st_mode
+            self._never_waits = stat.S_ISREG(mode)
+            if stat.S_ISFIFO(mode):
                 self._descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
                 self._never_waits = True
         if self._descriptor < 0:

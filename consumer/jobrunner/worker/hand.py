@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from jobrunner.message import Delivery
@@ -34,7 +33,7 @@ class Hand:
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
         self._leases: dict[str, Lease] = {}
-        self._counts: Counter[State] = Counter()
+        self._counts = [0] * len(State)
         self._pace = Pace(threads=threads, attempts_max=attempts_max, clock=clock)
         self._asked = self._receives = self._waiting = 0
         self._was_full = self._stopped = False
@@ -53,7 +52,8 @@ class Hand:
 
     def busy(self) -> int:
         """Count those that hold a thread, or wait for one."""
-        return self._counts[State.RUNNING] + self._counts[State.WAITING] + self._counts[State.ALONE]
+        waiting, running, alone = self._counts[: State.DONE]
+        return waiting + running + alone
 
     def all_in(self, *states: State) -> list[Lease]:
         """List the deliveries in these states."""

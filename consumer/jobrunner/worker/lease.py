@@ -1,7 +1,7 @@
 """One delivery in hand and how long it is ours; pure arithmetic, any thread."""
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 
 from jobrunner.message import Delivery
 from jobrunner.settings import VISIBILITY_SECONDS_MAX
@@ -12,15 +12,15 @@ RENEW_AT = 1 / 3
 CAP_MARGIN_SECONDS = 10
 
 
-class State(Enum):
-    """How far a delivery has come."""
+class State(IntEnum):
+    """How far a delivery has come; numbers, since they are looked up for every job."""
 
-    WAITING = "waiting"
-    RUNNING = "running"
-    ALONE = "alone"
-    DONE = "done"
-    RELEASING = "releasing"
-    GONE = "gone"
+    WAITING = 0
+    RUNNING = 1
+    ALONE = 2
+    DONE = 3
+    RELEASING = 4
+    GONE = 5
 
 
 @dataclass(slots=True, eq=False)

@@ -48,7 +48,7 @@ def method_of(lease: Lease) -> str | None:
 def _facts(lease: Lease) -> dict[str, object]:
     delivery = lease.delivery
     return {
-        "state": lease.state.value,
+        "state": lease.state.name.lower(),
         "method": method_of(lease),
         "message_id": delivery.message_id,
         "attempt": delivery.attempt,
