@@ -6,7 +6,8 @@ COPY requirements.lock pyproject.toml ./
 RUN pip install --no-cache-dir --constraint requirements.lock uv \
  && uv venv /venv \
  && uv pip install --python /venv --no-cache --requirements pyproject.toml --extra demo --constraints requirements.lock
-# Your app would have jobrunner among the dependencies above, and skip this.
+# Your app would name jobrunner's wheel (`make wheel`) among the requirements above, and skip this.
+# Not `pip install jobrunner`: on PyPI that is somebody else's.
 COPY README.md LICENSE ./
 COPY consumer consumer
 RUN uv pip install --python /venv --no-cache --no-deps .
