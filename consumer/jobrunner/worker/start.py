@@ -47,17 +47,21 @@ def consume(settings: Settings, log: FilteringBoundLogger) -> NoReturn:
         visibility_seconds=visibility_seconds,
     )
     runner = Runner(settings=settings, queue=queue, order=order, output=output, jobs=jobs, around=around, log=log)
-    log.info(
-        "worker.ready",
-        queue_url=settings.queue_url,
-        module=settings.module,
-        methods=len(jobs.jobs),
-        threads=settings.threads,
-        visibility_seconds=visibility_seconds,
-        attempts_max=attributes.attempts_max,
-    )
+    _say_ready(order, jobs, log)
     _warn(settings, attributes, visibility_seconds, jobs, log)
     runner.run()
+
+
+def _say_ready(order: Order, jobs: catalog.Catalog, log: FilteringBoundLogger) -> None:
+    log.info(
+        "worker.ready",
+        queue_url=order.settings.queue_url,
+        module=order.settings.module,
+        methods=len(jobs.jobs),
+        threads=order.settings.threads,
+        visibility_seconds=order.visibility_seconds,
+        attempts_max=order.attempts_max,
+    )
 
 
 def _warn(
