@@ -1,4 +1,4 @@
-"""Finds the CPythons from 3.11 to 3.14 on this machine; runs the unit tests on each, or names the newest."""
+"""Finds the CPythons from 3.11 to 3.14 on this machine; runs the unit tests on each, or names one."""
 
 import shutil
 import subprocess
@@ -39,9 +39,11 @@ def run(version, python):
 
 def main():
     found = {version: find(version) for version in VERSIONS}
-    if "--newest" in sys.argv:
-        print(next(python for python in reversed(found.values()) if python))
-        return 0
+    here = [python for python in found.values() if python]
+    for word, index in (("--oldest", 0), ("--newest", -1)):
+        if word in sys.argv:
+            print(here[index])
+            return 0
     failed = [version for version, python in found.items() if python and run(version, python)]
     print(f"not on this machine: {', '.join(version for version, python in found.items() if not python) or 'none'}")
     print(f"failed on: {', '.join(failed) or 'none'}")

@@ -1,6 +1,8 @@
 """What the web app calls: checked before it is sent, and honest about what was not."""
 
 import asyncio
+import functools
+import os
 import pickle
 import socket
 import sys
@@ -22,6 +24,7 @@ from jobrunner import (
 from jobrunner.app import catalog
 from jobrunner.errors import AccessDenied, QueueError, QueueNotFound, RequestRefused
 from jobrunner.message import decode
+from jobrunner.queue import requests as sqs
 from jobrunner.queue.requests import Refusal
 from jobrunner.sending import inline, producer
 
@@ -46,7 +49,7 @@ class FakeSqs:
 @pytest.fixture
 def queue(monkeypatch):
     fake = FakeSqs()
-    monkeypatch.setattr(producer, "_queue", lambda *_: fake)
+    monkeypatch.setattr(producer, "_queue", functools.lru_cache(lambda *_: fake))
     monkeypatch.setattr(producer, "PAUSE_SECONDS", 0)
     monkeypatch.setattr(producer, "PARALLEL", 1)
     monkeypatch.setenv("JOBRUNNER_QUEUE_URL", URL)
@@ -195,6 +198,18 @@ def test_inline_works_inside_a_running_event_loop(jobs, monkeypatch):
 
     asyncio.run(request())
     assert jobs.seen == [11]
+
+
+def test_a_process_whose_first_call_came_without_credentials_works_once_they_are_there(monkeypatch):
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", URL)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(AccessDenied, match="no AWS credentials"):
+        enqueue("a")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "here")
+    monkeypatch.setattr(sqs.Queue, "send", lambda *_, **__: {})
+    assert producer._queue(URL, 5.0, os.getpid())._working._request_signer._credentials.access_key == "here"
 
 
 def test_a_forked_process_gets_a_client_of_its_own():

@@ -6,6 +6,7 @@ from botocore.exceptions import (
     ConnectionClosedError,
     CredentialRetrievalError,
     EndpointConnectionError,
+    MetadataRetrievalError,
     NoCredentialsError,
     ReadTimeoutError,
 )
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from jobrunner import errors
 from jobrunner.message import BODY_BYTES_MAX
 from jobrunner.queue import requests as sqs
-from jobrunner.queue.endpoint import Endpoint, locate
+from jobrunner.queue.endpoint import Endpoint, locate, queue_arn
 
 ELSEWHERE = {"AWS_REGION": "ap-south-1", "AWS_DEFAULT_REGION": "ap-south-2"}
 
@@ -26,8 +27,14 @@ ELSEWHERE = {"AWS_REGION": "ap-south-1", "AWS_DEFAULT_REGION": "ap-south-2"}
     [
         ("https://sqs.eu-west-1.amazonaws.com/1/q", "eu-west-1", None),
         ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", "cn-north-1", None),
-        ("https://sqs-fips.us-gov-west-1.amazonaws.com/1/q", "us-gov-west-1", None),
-        ("https://sqs.eu-west-1.api.aws/1/q", "eu-west-1", None),
+        (
+            "https://sqs-fips.us-gov-west-1.amazonaws.com/1/q",
+            "us-gov-west-1",
+            "https://sqs-fips.us-gov-west-1.amazonaws.com",
+        ),
+        ("https://sqs.eu-west-1.api.aws/1/q", "eu-west-1", "https://sqs.eu-west-1.api.aws"),
+        ("https://sqs.eusc-de-east-1.amazonaws.eu/1/q", "eusc-de-east-1", None),
+        ("https://sqs.us-iso-east-1.c2s.ic.gov/1/q", "us-iso-east-1", None),
         ("https://eu-west-1.queue.amazonaws.com/1/q", "eu-west-1", None),
         ("https://queue.amazonaws.com/1/q", "us-east-1", None),
         (
@@ -110,3 +117,68 @@ def test_other_services_can_be_had_afterwards_as_credentials_need_them():
     endpoint = Endpoint("https://sqs.eu-west-1.amazonaws.com/123456789012/jobs")
     endpoint.client(read_seconds=1, attempts=1, connections=1, connect_seconds=1)
     assert endpoint._session.create_client("sts", region_name="eu-west-1").meta.service_model.service_name == "sts"
+
+
+@pytest.mark.parametrize(
+    ("url", "arn"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com/123/jobs", "arn:aws:sqs:eu-west-1:123:jobs"),
+        ("https://sqs.eusc-de-east-1.amazonaws.eu/123/jobs", "arn:aws-eusc:sqs:eusc-de-east-1:123:jobs"),
+        ("https://sqs.us-gov-west-1.amazonaws.com/123/jobs", "arn:aws-us-gov:sqs:us-gov-west-1:123:jobs"),
+        ("http://localhost:9324/000000000000/jobs", "arn:aws:sqs:eu-west-1:000000000000:jobs"),
+    ],
+)
+def test_the_partition_is_the_regions_own(url, arn):
+    assert queue_arn(url, locate(url, {"AWS_REGION": "eu-west-1"})[0]) == arn
+
+
+@pytest.mark.parametrize(
+    ("code", "meant"),
+    [
+        ("KMS.ThrottlingException", errors.QueueError),
+        ("KMS.DisabledException", errors.AccessDenied),
+        ("KMS.AccessDeniedException", errors.AccessDenied),
+        ("KMS.NotFoundException", errors.AccessDenied),
+        ("KMS.InvalidStateException", errors.AccessDenied),
+        ("KMS.OptInRequired", errors.AccessDenied),
+    ],
+)
+def test_kms_is_heard_as_it_speaks_over_the_wire(code, meant):
+    def request():
+        raise client_error(code, 400)
+
+    with pytest.raises(errors.QueueError) as caught:
+        sqs.asked(request)
+    assert type(caught.value) is meant
+
+
+def test_credentials_that_cannot_be_fetched_are_denied_access_not_a_wrong_setting(monkeypatch):
+    def create(*_, **__):
+        raise MetadataRetrievalError(error_msg="hop limit")
+
+    endpoint = Endpoint("https://sqs.eu-west-1.amazonaws.com/1/q")
+    monkeypatch.setattr(endpoint._session, "create_client", create)
+    with pytest.raises(errors.AccessDenied, match="hop limit must be 2"):
+        endpoint.client(read_seconds=1, attempts=1, connections=1, connect_seconds=1)
+
+
+def test_what_a_server_leaves_out_is_said_in_one_sentence():
+    message = {"MessageId": "m", "ReceiptHandle": "h", "Body": "{}"}
+    with pytest.raises(errors.LastingQueueError, match="without 'ApproximateReceiveCount'"):
+        sqs._delivery(message)
+    with pytest.raises(errors.SettingsError, match="pass --visibility-timeout"):
+        sqs.QueueAttributes({}).visibility_timeout_seconds  # noqa: B018
+
+
+def test_no_delay_is_asked_for_unless_one_is_wanted():
+    sent = []
+
+    class Client:
+        def send_message_batch(self, **request):
+            sent.extend(request["Entries"])
+            return {}
+
+    queue = sqs.Queue(url="u", polling=None, working=Client())
+    for delay in (None, 0, 7):
+        queue.send(["{}"], delay_seconds=delay, group=None)
+    assert [entry.get("DelaySeconds") for entry in sent] == [None, 0, 7]

@@ -14,11 +14,11 @@ from jobrunner.errors import SettingsError
 @options.queue_url
 @click.argument("method")
 @click.argument("params", metavar="[PARAMS_JSON]", default="{}")
-@click.option("--delay-seconds", default=0, show_default=True, help="Hide the job at first, 900 s at most.")
+@click.option("--delay-seconds", type=int, help="Hide the job at first, 900 s at most; by default the queue's own.")
 @click.option("--group", help="Message group, for fair sharing of the queue between tenants.")
 @click.option("--context", multiple=True, metavar="NAME=VALUE", help="Bound to every log line of the job; repeatable.")
 def enqueue(
-    queue_url: str, method: str, params: str, delay_seconds: int, group: str | None, context: tuple[str, ...]
+    queue_url: str, method: str, params: str, delay_seconds: int | None, group: str | None, context: tuple[str, ...]
 ) -> None:
     """Put one job on the queue and print its id.
 

@@ -4,23 +4,45 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import (
+    BotoCoreError,
+    CredentialRetrievalError,
+    MetadataRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSOError,
+    TokenRetrievalError,
+)
+from botocore.loaders import Loader
 from botocore.session import Session
 
-from jobrunner.errors import SettingsError
+from jobrunner.errors import AccessDenied, SettingsError
 
 CONNECT_SECONDS = 5
 
-#: Every form of an SQS host (AWS: "Amazon SQS endpoints"; legacy and VPC endpoint forms included).
-AWS_HOST = re.compile(
-    r"(?:(?P<vpce>vpce-[a-z0-9-]+)\.)?sqs(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:vpce\.)?"
-    r"(?:amazonaws\.com(?:\.cn)?|api\.aws|api\.amazonwebservices\.com\.cn)"
-    r"|(?:(?P<legacy>[a-z0-9-]+)\.)?queue\.amazonaws\.com(?:\.cn)?"
+#: What can go wrong while credentials are fetched: from ECS, from EC2 (a hop limit of 1), from an expired SSO.
+CREDENTIAL_ERRORS = (
+    CredentialRetrievalError,
+    MetadataRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSOError,
+    TokenRetrievalError,
 )
+
+
+def no_credentials(error: BaseException) -> AccessDenied:
+    """Say what to do where credentials cannot be had."""
+    return AccessDenied(
+        f"no AWS credentials: {error}. On AWS give the task or instance a role (in a container on EC2 the metadata's "
+        "hop limit must be 2); on a laptop `aws sso login`; with an emulator set AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY to anything"
+    )
 
 
 class Endpoint:
@@ -51,7 +73,7 @@ class Endpoint:
     def other_client(self, service: str, *, read_seconds: float) -> Any:
         """Make a client for another service beside the queue; None where an emulator has none."""
         configured = os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or os.environ.get("AWS_ENDPOINT_URL")
-        if self._endpoint_url and not configured and not AWS_HOST.fullmatch(urlsplit(self.queue_url).hostname or ""):
+        if self._endpoint_url and not configured and not aws_host(self.queue_url):
             return None
         config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds, retries={"total_max_attempts": 2})
         return self._create(service, endpoint_url=configured, config=config)
@@ -60,6 +82,8 @@ class Endpoint:
         try:
             with _looking_for_nothing_else(self._session, service):
                 return self._session.create_client(service, region_name=self.region, **how)
+        except CREDENTIAL_ERRORS as error:
+            raise no_credentials(error) from error
         except (ValueError, BotoCoreError) as error:
             raise SettingsError(
                 f"no client for {self.queue_url}: {error}. Look at the URL and at the AWS_ variables"
@@ -87,16 +111,47 @@ def locate(queue_url: str, environ: Mapping[str, str]) -> tuple[str, str | None]
     the URL's region wins. Any other host (an emulator) is the endpoint itself unless one is set.
     """
     parts = urlsplit(queue_url)
-    if found := AWS_HOST.fullmatch(parts.hostname or ""):
-        own_endpoint = f"{parts.scheme}://{parts.netloc}" if found["vpce"] else None
-        return found["region"] or found["legacy"] or "us-east-1", own_endpoint
+    own_endpoint = f"{parts.scheme}://{parts.netloc}"
+    if found := aws_host(queue_url):
+        region = found["region"] or found["legacy"] or "us-east-1"
+        is_plain = not (found["vpce"] or found["fips"] or found["dual"])
+        return region, None if is_plain else own_endpoint
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    configured = environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL")
-    return region, configured or f"{parts.scheme}://{parts.netloc}"
+    return region, environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL") or own_endpoint
+
+
+def aws_host(queue_url: str) -> Mapping[str, str | None] | None:
+    """Take an AWS host apart; None for any other.
+
+    Forms: AWS, "Amazon SQS endpoints", with the legacy ones and those of VPC endpoints; FIPS and
+    dual-stack hosts are endpoints of their own.
+    """
+    host = urlsplit(queue_url).hostname or ""
+    found = _aws_hosts().fullmatch(host)
+    return found.groupdict() if found else None
+
+
+@cache
+def _partitions() -> list[dict[str, Any]]:
+    """Give AWS's partitions as botocore knows them: a new one comes with a new botocore."""
+    found: list[dict[str, Any]] = Loader().load_data("partitions")["partitions"]
+    return found
+
+
+@cache
+def _aws_hosts() -> re.Pattern[str]:
+    plain, dual = (
+        "|".join(sorted({re.escape(each["outputs"][key]) for each in _partitions()}))
+        for key in ("dnsSuffix", "dualStackDnsSuffix")
+    )
+    return re.compile(
+        rf"(?:(?P<vpce>vpce-[a-z0-9-]+)\.)?sqs(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\.(?:vpce\.)?(?:(?:{plain})|(?P<dual>{dual}))"
+        rf"|(?:(?P<legacy>[a-z0-9-]+)\.)?queue\.(?:{plain})"
+    )
 
 
 def queue_arn(queue_url: str, region: str) -> str:
-    """Derive a queue's ARN from its URL."""
+    """Derive a queue's ARN from its URL, where the queue cannot be asked for it."""
     account, _, name = queue_url.split("://", 1)[-1].partition("/")[2].partition("/")
-    partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
+    partition = next((each["id"] for each in _partitions() if re.match(each["regionRegex"], region)), "aws")
     return f"arn:{partition}:sqs:{region}:{account}:{name}"

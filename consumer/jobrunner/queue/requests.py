@@ -5,19 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    TokenRetrievalError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from jobrunner.errors import AccessDenied, QueueError, QueueNotFound, RequestRefused
+from jobrunner.errors import (
+    AccessDenied,
+    LastingQueueError,
+    QueueError,
+    QueueNotFound,
+    RequestRefused,
+    SettingsError,
+)
 from jobrunner.message import BODY_BYTES_MAX, Delivery
-from jobrunner.queue.endpoint import CONNECT_SECONDS, Endpoint
+from jobrunner.queue.endpoint import CONNECT_SECONDS, CREDENTIAL_ERRORS, Endpoint, no_credentials
 
 Item = TypeVar("Item")
 
@@ -26,7 +26,16 @@ BATCH_MAX = 10
 #: How much longer than the long poll a receive may take.
 POLL_MARGIN_SECONDS = 5
 
-THROTTLES = {"RequestThrottled", "ThrottlingException", "Throttling", "KmsThrottled", "OverLimit", "TooManyRequests"}
+#: KMS's own are spelled in two ways: as the SQS model has them, and as they come over the wire.
+THROTTLES = {
+    "RequestThrottled",
+    "ThrottlingException",
+    "Throttling",
+    "KmsThrottled",
+    "KMS.ThrottlingException",
+    "OverLimit",
+    "TooManyRequests",
+}
 SERVER_FAULT = 500
 FORBIDDEN = (401, 403)
 ACCESS_CODES = ("AccessDenied", "Expired", "Signature", "Credential", "InvalidClientTokenId", "InvalidSecurity")
@@ -60,7 +69,9 @@ class QueueAttributes:
 
     @property
     def visibility_timeout_seconds(self) -> int:
-        """How long a received message is hidden unless a receive says otherwise."""
+        """How long a received message is hidden unless a receive says otherwise; raises SettingsError."""
+        if "VisibilityTimeout" not in self.values:
+            raise SettingsError("the queue does not say its visibility timeout: pass --visibility-timeout, such as 60")
         return int(self.values["VisibilityTimeout"])
 
     @property
@@ -110,13 +121,15 @@ class Queue:
         ]
         return refusals(asked(self._working.change_message_visibility_batch, QueueUrl=self.url, Entries=entries))
 
-    def send(self, bodies: Sequence[str], *, delay_seconds: int, group: str | None) -> dict[int, Refusal]:
-        """Send up to 10 bodies of 1 MiB in all; returns the refusals by position."""
-        extra = {"MessageGroupId": group} if group else {}
-        entries = [
-            {"Id": str(index), "MessageBody": body, "DelaySeconds": delay_seconds, **extra}
-            for index, body in enumerate(bodies)
-        ]
+    def send(self, bodies: Sequence[str], *, delay_seconds: int | None, group: str | None) -> dict[int, Refusal]:
+        """Send up to 10 bodies of 1 MiB in all; returns the refusals by position.
+
+        A delay of None is the queue's own: SQS takes a 0 for an order.
+        """
+        extra: dict[str, Any] = {"MessageGroupId": group} if group else {}
+        if delay_seconds is not None:
+            extra["DelaySeconds"] = delay_seconds
+        entries = [{"Id": str(index), "MessageBody": body, **extra} for index, body in enumerate(bodies)]
         return refusals(asked(self._working.send_message_batch, QueueUrl=self.url, Entries=entries))
 
     def attributes(self) -> QueueAttributes:
@@ -177,14 +190,20 @@ def _working(endpoint: Endpoint, *, visibility_seconds: float, connections: int)
 
 
 def _delivery(message: Mapping[str, Any]) -> Delivery:
-    attributes = message["Attributes"]
-    return Delivery(
-        message_id=message["MessageId"],
-        receipt_handle=message["ReceiptHandle"],
-        body=message["Body"],
-        attempt=int(attributes["ApproximateReceiveCount"]),
-        sent_at=int(attributes["SentTimestamp"]) / 1000,
-    )
+    attributes = message.get("Attributes", {})
+    try:
+        return Delivery(
+            message_id=message["MessageId"],
+            receipt_handle=message["ReceiptHandle"],
+            body=message["Body"],
+            attempt=int(attributes["ApproximateReceiveCount"]),
+            sent_at=int(attributes["SentTimestamp"]) / 1000,
+        )
+    except KeyError as error:
+        raise LastingQueueError(
+            f"the server gives messages without {error}: jobrunner asks each receive for ApproximateReceiveCount and "
+            "SentTimestamp, which SQS always gives; use another emulator, or look at what stands between"
+        ) from None
 
 
 def refusals(answer: Mapping[str, Any]) -> dict[int, Refusal]:
@@ -201,11 +220,8 @@ def asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Ma
         return request(**parameters)
     except ClientError as error:
         raise _translated(error) from error
-    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError) as error:
-        raise AccessDenied(
-            f"no AWS credentials: {error}. On AWS give the task or instance a role; "
-            "with an emulator set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to anything"
-        ) from error
+    except CREDENTIAL_ERRORS as error:
+        raise no_credentials(error) from error
     except (BotoCoreError, ResponseParserError) as error:
         raise QueueError(f"SQS did not answer: {error}") from error
 
@@ -221,7 +237,7 @@ def _translated(error: ClientError) -> QueueError:
         )
     if code in THROTTLES or status >= SERVER_FAULT:
         return QueueError(text)
-    if status in FORBIDDEN or code.startswith("Kms") or any(word in code for word in ACCESS_CODES):
+    if status in FORBIDDEN or code.startswith(("Kms", "KMS.")) or any(word in code for word in ACCESS_CODES):
         return AccessDenied(
             f"{text} ({error.operation_name}): the role needs sqs:ReceiveMessage, sqs:DeleteMessage, "
             "sqs:ChangeMessageVisibility and sqs:GetQueueAttributes to consume, sqs:SendMessage to enqueue, "

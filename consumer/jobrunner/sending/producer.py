@@ -10,7 +10,15 @@ from functools import lru_cache
 from typing import Any
 
 from jobrunner.app import catalog
-from jobrunner.errors import EnqueueError, LastingQueueError, QueueError, RequestRefused, SettingsError, UnknownMethod
+from jobrunner.errors import (
+    AccessDenied,
+    EnqueueError,
+    LastingQueueError,
+    QueueError,
+    RequestRefused,
+    SettingsError,
+    UnknownMethod,
+)
 from jobrunner.message import Call, encode
 from jobrunner.queue import requests as sqs
 from jobrunner.queue.endpoint import Endpoint
@@ -37,7 +45,7 @@ def enqueue(
     method: Method,
     params: Params | None = None,
     *,
-    delay_seconds: int = 0,
+    delay_seconds: int | None = None,
     group: str | None = None,
     context: Mapping[str, str] | None = None,
     queue_url: str | None = None,
@@ -45,9 +53,9 @@ def enqueue(
     """Put one job on the queue and return its id, which the job sees as `current_job().id`.
 
     `method` is a name such as "thumbnails.make", or the function itself; params that do not fit the
-    function raise BadParams here. `delay_seconds` is 0 to 900. `group` lets SQS share a queue fairly
-    (MessageGroupId). The queue is `queue_url` or JOBRUNNER_QUEUE_URL; `inline:` runs the job at once,
-    here. Raises MalformedMessage, SettingsError or QueueError; after a QueueError that is not a
+    function raise BadParams here. `delay_seconds` is 0 to 900, by default the queue's own.
+    `group` lets SQS share a queue fairly (MessageGroupId). The queue is `queue_url` or
+    JOBRUNNER_QUEUE_URL; `inline:` runs the job at once, here. Raises MalformedMessage, SettingsError or QueueError; after a QueueError that is not a
     RequestRefused the job may be on the queue all the same.
     """
     call = _call(method, params, context)
@@ -56,7 +64,9 @@ def enqueue(
     return str(call.id)
 
 
-def send_body(body: str, *, delay_seconds: int = 0, group: str | None = None, queue_url: str | None = None) -> None:
+def send_body(
+    body: str, *, delay_seconds: int | None = None, group: str | None = None, queue_url: str | None = None
+) -> None:
     """Send an encoded call; raises as `enqueue` does."""
     url = _queue_url(queue_url)
     if url == inline.URL:
@@ -70,7 +80,7 @@ def send_body(body: str, *, delay_seconds: int = 0, group: str | None = None, qu
 def enqueue_many(
     calls: Iterable[tuple[Method, Params | None]],
     *,
-    delay_seconds: int = 0,
+    delay_seconds: int | None = None,
     group: str | None = None,
     context: Mapping[str, str] | None = None,
     queue_url: str | None = None,
@@ -121,7 +131,7 @@ def _in_parallel(send: Callable[[list[int]], Sent], batches: list[list[int]]) ->
     return [send(batch) for batch in batches]
 
 
-def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds: int, group: str | None) -> Sent:
+def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds: int | None, group: str | None) -> Sent:
     """Send one batch, and again what failed by SQS's own fault, within the budget."""
     left, unknown = batch, False
     refused: list[int] = []
@@ -138,6 +148,8 @@ def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds:
                 [bodies[index] for index in left], delay_seconds=delay_seconds, group=group
             )
         except (RequestRefused, LastingQueueError) as given:  # SQS says no outright
+            if isinstance(given, AccessDenied):
+                _queue.cache_clear()  # a client that was made without credentials never looks for them again
             return (refused, left, given) if unknown else (refused + left, [], given)
         except QueueError as given:
             error, unknown = given, True  # a try whose answer was lost may have put them there
@@ -181,8 +193,8 @@ def _queue_url(given: str | None) -> str:
     return url
 
 
-def _check_delay(seconds: int) -> None:
-    if not 0 <= seconds <= DELAY_SECONDS_MAX:
+def _check_delay(seconds: int | None) -> None:
+    if seconds is not None and not 0 <= seconds <= DELAY_SECONDS_MAX:
         raise SettingsError(
             f"delay_seconds is {seconds}, and SQS takes 0 to {DELAY_SECONDS_MAX}: "
             "for later than that make a one-time schedule in EventBridge Scheduler, at(...)"
