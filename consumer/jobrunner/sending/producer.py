@@ -55,8 +55,9 @@ def enqueue(
     `method` is a name such as "thumbnails.make", or the function itself; params that do not fit the
     function raise BadParams here. `delay_seconds` is 0 to 900, by default the queue's own.
     `group` lets SQS share a queue fairly (MessageGroupId). The queue is `queue_url` or
-    JOBRUNNER_QUEUE_URL; `inline:` runs the job at once, here. Raises MalformedMessage, SettingsError or QueueError; after a QueueError that is not a
-    RequestRefused the job may be on the queue all the same.
+    JOBRUNNER_QUEUE_URL; `inline:` runs the job at once, here. Raises MalformedMessage, SettingsError or
+    QueueError; after one that is neither a RequestRefused, a QueueNotFound nor an AccessDenied the job
+    may be on the queue all the same.
     """
     call = _call(method, params, context)
     _check_delay(delay_seconds)
