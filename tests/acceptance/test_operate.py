@@ -133,9 +133,21 @@ def test_check_says_what_it_cannot_reach_or_load(jobrunner, url, words, says):
 
 
 @pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+def test_check_proves_what_it_can_and_spends_no_attempt(jobrunner, url, sqs):
+    """Not one: with maxReceiveCount 1 a receive would make a dead letter of a healthy job."""
+    sqs.send_message(QueueUrl=url, MessageBody='{"method": "x"}')
+    found = json.loads(jobrunner("check", "--queue-url", url, "--json"))
+    (said,) = [finding["value"] for finding in found if finding["subject"] == "permissions"]
+    assert "sqs:DeleteMessage proven, sqs:ChangeMessageVisibility proven, sqs:SendMessage not refused" in said
+    assert counts(url) == (1, 0, 0)
+    (message,) = sqs.receive_message(QueueUrl=url, MessageSystemAttributeNames=["All"])["Messages"]
+    assert (message["Body"], message["Attributes"]["ApproximateReceiveCount"]) == ('{"method": "x"}', "1")
+
+
+@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
 def test_check_names_the_permission_that_is_missing(jobrunner, url, server_url, monkeypatch):
     proxy = Proxy(server_url)
-    proxy.fault("denied", actions=["DeleteMessage", "SendMessage"])
+    proxy.fault("denied", actions=["DeleteMessageBatch", "SendMessageBatch"])
     monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", proxy.url)
     found = json.loads(jobrunner("check", "--queue-url", url, "--json", code=1))
     missing = {

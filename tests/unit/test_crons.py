@@ -1,5 +1,6 @@
 """The schedule file, its words, its reconciliation with EventBridge Scheduler, and its stand-in on a laptop."""
 
+import dataclasses
 import importlib
 import json
 from datetime import UTC, datetime, timedelta
@@ -15,10 +16,11 @@ from servers import ROOT
 from jobrunner.app.catalog import Catalog, Job
 from jobrunner.cli import main
 from jobrunner.crons import file, ticker
+from jobrunner.crons import scheduler as scheduler_room
 from jobrunner.crons.expression import parse
 from jobrunner.crons.scheduler import PLACEHOLDER, Place, Scheduler, schedule_name
 from jobrunner.crons.words import explain
-from jobrunner.errors import AccessDenied, JobrunnerError, ScheduleError
+from jobrunner.errors import AccessDenied, ScheduleError
 from jobrunner.message import decode
 from jobrunner.queue.endpoint import queue_arn
 
@@ -278,26 +280,71 @@ def test_two_that_apply_at_the_same_time_agree(scheduler, recorder, crons):
     assert apply(scheduler, crons()) == []
 
 
+def client_error(code, message):
+    return ClientError({"Error": {"Code": code, "Message": message}}, "CreateSchedule")
+
+
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    "error",
     [
-        (ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "CreateSchedule"), AccessDenied),
-        (EndpointConnectionError(endpoint_url="https://scheduler"), JobrunnerError),
+        client_error("AccessDeniedException", "no"),
+        client_error("ValidationException", "no"),
+        EndpointConnectionError(endpoint_url="https://no.scheduler"),
     ],
 )
-def test_what_scheduler_refuses_or_does_not_answer_is_named(scheduler, recorder, crons, error, kind):
+def test_what_scheduler_refuses_or_does_not_answer_is_named_and_stops_no_other(scheduler, recorder, crons, error):
     recorder.fail_at, recorder.error = 1, error
-    with pytest.raises(kind, match="create_schedule"):
-        apply(scheduler, crons())
-
-
-def test_an_apply_that_fails_half_way_is_completed_by_the_next(scheduler, recorder, crons):
-    recorder.fail_at = 2
-    with pytest.raises(JobrunnerError, match="slow down"):
-        apply(scheduler, crons())
+    changes = scheduler.plan(crons(), prune=False)
+    (failure,) = scheduler.apply(changes)
+    assert failure.startswith(f"{changes[1].name}: create_schedule")
+    assert "no" in failure
     recorder.fail_at = None
-    assert [kind for kind, _ in apply(scheduler, crons())] == ["create", "create"]
+    assert [kind for kind, _ in apply(scheduler, crons())] == ["create"], "the others are there"
     assert apply(scheduler, crons()) == []
+
+
+def test_listing_is_translated_too(scheduler, recorder, crons, monkeypatch):
+    apply(scheduler, crons())
+
+    def refuse(**_):
+        raise client_error("AccessDeniedException", "not you")
+
+    monkeypatch.setattr(scheduler._client, "list_schedules", refuse)
+    with pytest.raises(AccessDenied, match="not you"):
+        scheduler.plan(crons(), prune=False)
+
+
+def test_a_conflict_is_fine_only_where_something_is_created(scheduler, recorder, crons, monkeypatch):
+    apply(scheduler, crons())
+
+    def conflict(**_):
+        raise client_error("ConflictException", "being changed")
+
+    monkeypatch.setattr(scheduler._client, "update_schedule", conflict)
+    (failure,) = scheduler.apply(scheduler.plan(crons(GOOD.replace("0 9 ?", "0 10 ?")), prune=False))
+    assert "being changed" in failure
+
+
+def test_a_time_that_is_past_is_skipped_in_every_new_environment(scheduler, recorder, crons):
+    past = GOOD.replace("cron(0 9 ? * 2#1 *)", "at(2020-01-01T09:00:00)")
+    assert apply(scheduler, crons(past))[1] == ("past", schedule_name("weekly"))
+    assert recorder.writes().count("CreateSchedule") == 2
+    assert apply(scheduler, crons(past)) == [("past", schedule_name("weekly"))]
+
+
+def test_a_role_whose_trust_aws_does_not_see_yet_is_waited_for(scheduler, recorder, crons, monkeypatch):
+    message = "The execution role you provide must allow AWS EventBridge Scheduler to assume the role."
+    recorder.error, recorder.fail_at = client_error("ValidationException", message), 1
+    waited = []
+    monkeypatch.setattr(scheduler_room.time, "sleep", waited.append)
+    assert scheduler.apply(scheduler.plan(crons(), prune=False)) == []
+    assert len(waited) == 1
+
+
+def test_a_description_is_cut_to_what_aws_takes(scheduler, crons):
+    (cron, *_) = crons()
+    long = dataclasses.replace(cron, description="x" * 450, name="n" * 55)
+    assert len(scheduler._wanted(long)["Description"]) <= 512
 
 
 def test_names_and_arns():
@@ -346,6 +393,10 @@ def test_plan_exits_2_while_there_are_differences():
     assert "4 changes made" in run("crons", "apply", *words).output
     again = run("crons", "plan", *words)
     assert (again.exit_code, again.output) == (0, "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler_room.Scheduler, "apply", lambda *_: ["weekly: create_schedule: no"])
+        failed = run("crons", "apply", *words)
+    assert (failed.exit_code, "1 of 0 changes failed" in failed.output) == (2, True), failed.output
     too_long = run("crons", "plan", *words, "--env", "e" * 60)
     assert "over 64 characters" in too_long.output
     assert boto3.client("scheduler", region_name="eu-west-1").list_schedules()["Schedules"]

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import click
 
 from jobrunner.cli import options
+from jobrunner.errors import ScheduleError
 
 place = options.of(
     options.module,
@@ -96,8 +97,10 @@ def plan(**options: Any) -> NoReturn:
     Example:
       jobrunner crons plan --app shop --env production --queue-url URL --role-arn ARN
     """
+    from jobrunner import crons as room
+
     _, changes = _changes(**options)
-    sys.exit(2 if any(change.kind != "extra" for change in changes) else 0)
+    sys.exit(2 if any(change.kind not in room.LEFT_ALONE for change in changes) else 0)
 
 
 @crons.command()
@@ -105,15 +108,20 @@ def plan(**options: Any) -> NoReturn:
 def apply(**options: Any) -> None:
     """Make EventBridge Scheduler agree with the file.
 
-    What is equal is not touched.
+    What is equal is not touched. One that fails does not stop the others.
 
     \b
     Example:
       jobrunner crons apply --app shop --env production --queue-url URL --role-arn ARN --prune
     """
+    from jobrunner import crons as room
+
     scheduler, changes = _changes(**options)
-    scheduler.apply(changes)
-    click.echo(f"{sum(change.kind != 'extra' for change in changes)} changes made")
+    failures = scheduler.apply(changes)
+    count = sum(change.kind not in room.LEFT_ALONE for change in changes)
+    click.echo(f"{count - len(failures)} changes made")
+    if failures:
+        raise ScheduleError("\n  ".join([f"{len(failures)} of {count} changes failed:", *failures]))
 
 
 @crons.command("run")

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from jobrunner.crons.scheduler import Change, Scheduler
 
 NEXT_IN_LIST = 3
-SIGNS = {"create": "+", "update": "~", "delete": "-", "extra": "?"}
+SIGNS = {"create": "+", "update": "~", "delete": "-", "extra": "?", "past": "="}
+LEFT_ALONE = ("extra", "past")
+REMARKS = {"extra": " (not in the file; --prune deletes it)", "past": " (past, skipped)"}
 
 
 def load(*, module: str, app_dir: Path, path: Path | None) -> list[Cron]:
@@ -65,7 +67,7 @@ def next_lines(crons: Iterable[Cron], count: int) -> Iterator[str]:
 def plan_lines(changes: Iterable["Change"]) -> Iterator[str]:
     """Show a diff that a person can read."""
     for change in changes:
-        yield f"{SIGNS[change.kind]} {change.name}{' (not in the file; --prune deletes it)' * (change.kind == 'extra')}"
+        yield f"{SIGNS[change.kind]} {change.name}{REMARKS.get(change.kind, '')}"
         yield from (f"    {line}" for line in change.lines)
 
 

@@ -5,15 +5,18 @@ somebody else's, and refused. What is equal is never written: a rate() schedule 
 """
 
 import hashlib
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from jobrunner.crons.expression import At
 from jobrunner.crons.file import Cron
 from jobrunner.errors import AccessDenied, JobrunnerError, ScheduleError
 from jobrunner.message import encode
@@ -24,7 +27,9 @@ STAND_IN = "0001-01-01T00:00:00Z"
 #: An outage must not end in a burst of old ticks: Scheduler gives a tick up after this (AWS: 60 to 86,400 s).
 EVENT_AGE_SECONDS, EVENT_AGE_SECONDS_MIN, EVENT_AGE_SECONDS_MAX = 3600, 60, 86_400
 RETRIES = 185
-NAME_LENGTH_MAX = 64
+NAME_LENGTH_MAX, DESCRIPTION_LENGTH_MAX = 64, 512
+#: A role that a stack has just made is not seen at once by all of AWS.
+ROLE_SECONDS_MAX, ROLE_PAUSE_SECONDS = 60.0, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference between the file and the group: create, update, delete, or extra (left alone)."""
+    """One difference between the file and the group: create, update, delete, past (skipped) or extra (left alone)."""
 
     kind: str
     name: str
@@ -76,30 +81,55 @@ class Scheduler:
 
     def plan(self, crons: Iterable[Cron], *, prune: bool) -> list[Change]:
         """Compare; raises ScheduleError if the group is not ours."""
+        crons = list(crons)
+        past = {schedule_name(cron.name) for cron in crons if is_past(cron)}
         wanted = {schedule_name(cron.name): self._wanted(cron) for cron in crons}
         found = self._group_is_there()
         changes = [] if found else [Change("create", f"group {self._place.group}")]
         existing = set(self._names()) if found else set()
         for name, schedule in wanted.items():
-            if name not in existing:
+            if name in past:  # Scheduler refuses it, and it has nothing left to do
+                changes.append(Change("past", name))
+            elif name not in existing:
                 changes.append(Change("create", name, tuple(_flat(schedule)), schedule))
             elif lines := self._differences(name, schedule):
                 changes.append(Change("update", name, lines, schedule))
         kind = "delete" if prune else "extra"
         return changes + [Change(kind, name) for name in sorted(existing - set(wanted))]
 
-    def apply(self, changes: Iterable[Change]) -> None:
-        """Carry changes out; after a failure half way, plan and apply again do the rest."""
+    def apply(self, changes: Iterable[Change]) -> list[str]:
+        """Carry changes out, each for itself; returns what failed. To plan and apply again does the rest."""
+        failures = []
         for change in changes:
-            if change.kind == "delete":
-                self._ask("delete_schedule", missing_is_fine=True, GroupName=self._place.group, Name=change.name)
-            elif change.schedule is None and change.kind == "create":
-                tags = [{"Key": key, "Value": value} for key, value in self._place.tags.items()]
-                self._ask("create_schedule_group", Name=self._place.group, Tags=tags)
-            elif change.kind == "create" and self._ask("create_schedule", **self._named(change)) is None:
-                self._ask("update_schedule", **self._named(change))  # somebody else made it meanwhile
-            elif change.kind == "update":
-                self._ask("update_schedule", **self._named(change))
+            try:
+                self._apply(change)
+            except JobrunnerError as error:
+                failures.append(f"{change.name}: {error}")
+                if change.schedule is None and change.kind == "create":  # without the group nothing can be made
+                    break
+        return failures
+
+    def _apply(self, change: Change) -> None:
+        if change.kind == "delete":
+            self._ask("delete_schedule", missing_is_fine=True, GroupName=self._place.group, Name=change.name)
+        elif change.schedule is None and change.kind == "create":
+            tags = [{"Key": key, "Value": value} for key, value in self._place.tags.items()]
+            self._ask("create_schedule_group", there_is_fine=True, Name=self._place.group, Tags=tags)
+        elif change.kind == "create" and self._create(change) is None:
+            self._ask("update_schedule", **self._named(change))  # somebody else made it meanwhile
+        elif change.kind == "update":
+            self._ask("update_schedule", **self._named(change))
+
+    def _create(self, change: Change) -> Any:
+        """Create a schedule; right after its role was made, for as long as AWS takes to see that role's trust."""
+        deadline = time.monotonic() + ROLE_SECONDS_MAX
+        while True:
+            try:
+                return self._ask("create_schedule", there_is_fine=True, **self._named(change))
+            except ScheduleError as error:
+                if "role" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(ROLE_PAUSE_SECONDS)
 
     def _named(self, change: Change) -> dict[str, Any]:
         schedule = dict(change.schedule or {})
@@ -119,9 +149,13 @@ class Scheduler:
         return True
 
     def _names(self) -> Iterator[str]:
-        pages = self._client.get_paginator("list_schedules").paginate(GroupName=self._place.group)
-        for page in pages:
-            yield from (schedule["Name"] for schedule in page["Schedules"])
+        more: dict[str, Any] = {}
+        while True:
+            page = self._ask("list_schedules", GroupName=self._place.group, **more) or {}
+            yield from (schedule["Name"] for schedule in page.get("Schedules", ()))
+            if not page.get("NextToken"):
+                return
+            more = {"NextToken": page["NextToken"]}
 
     def _differences(self, name: str, wanted: Mapping[str, Any]) -> tuple[str, ...]:
         answer = self._ask("get_schedule", missing_is_fine=True, GroupName=self._place.group, Name=name) or {}
@@ -151,26 +185,32 @@ class Scheduler:
             "ScheduleExpressionTimezone": cron.schedule.zone.key,
             "State": "ENABLED" if cron.enabled else "DISABLED",
             "FlexibleTimeWindow": {"Mode": "OFF"},
-            "Description": f"jobrunner: {cron.name}. {cron.description}".strip(),
+            "Description": f"jobrunner: {cron.name}. {cron.description}".strip()[:DESCRIPTION_LENGTH_MAX],
             "Target": target,
         }
 
-    def _ask(self, operation: str, *, missing_is_fine: bool = False, **parameters: Any) -> dict[str, Any] | None:
-        """Make a request; None for what is missing, where that is fine, and for what exists already."""
+    def _ask(
+        self, operation: str, *, missing_is_fine: bool = False, there_is_fine: bool = False, **parameters: Any
+    ) -> dict[str, Any] | None:
+        """Make a request; None for what is missing, or there already, where that is fine."""
         try:
             answer: dict[str, Any] = getattr(self._client, operation)(**parameters)
-        except self._client.exceptions.ResourceNotFoundException:
-            if missing_is_fine:
-                return None
-            raise
-        except self._client.exceptions.ConflictException:
-            return None
         except ClientError as error:
-            kind = AccessDenied if "AccessDenied" in error.response["Error"]["Code"] else JobrunnerError
+            code = error.response["Error"]["Code"]
+            if (code == "ResourceNotFoundException" and missing_is_fine) or (
+                code == "ConflictException" and there_is_fine
+            ):
+                return None
+            kind = AccessDenied if "AccessDenied" in code else ScheduleError
             raise kind(f"{operation} {parameters.get('Name', '')}: {error}") from error
         except BotoCoreError as error:
             raise JobrunnerError(f"{operation}: {error}") from error
         return answer
+
+
+def is_past(cron: Cron) -> bool:
+    """Tell whether its one time is over."""
+    return isinstance(cron.schedule, At) and next(cron.schedule.after(datetime.now(UTC)), None) is None
 
 
 def schedule_name(name: str) -> str:

@@ -116,14 +116,16 @@ def _dead_letters(queue: OperatedQueue, values: Mapping[str, str]) -> Iterator[F
 
 
 def _permissions(queue: OperatedQueue) -> Iterator[Finding]:
-    missing = queue.missing_permissions()
-    for action, refusal in missing.items():
-        sends = action == "sqs:SendMessage"
-        why = "what runs here cannot enqueue; a pure worker need not" if sends else "consume needs it"
-        cure = f'add {{"Effect": "Allow", "Action": "{action}", "Resource": "{queue.arn}"}} to the role\'s policy'
-        yield Finding("warn" if sends else "error", "permission", refusal, why, cure)
-    if not missing:
-        yield Finding("ok", "permissions", "none of receive, delete, change visibility and send was refused")
+    tried = list(queue.permissions())
+    for each in tried:
+        if each.verdict == "refused":
+            sends = each.action == "sqs:SendMessage"
+            why = "what runs here cannot enqueue; a pure worker need not" if sends else "consume needs it"
+            statement = f'{{"Effect": "Allow", "Action": "{each.action}", "Resource": "{queue.arn}"}}'
+            cure = f"add {statement} to the role's policy"
+            yield Finding("warn" if sends else "error", "permission", each.refusal, why, cure)
+    words = [f"{each.action} {each.verdict}" for each in tried if each.verdict != "refused"]
+    yield Finding("ok", "permissions", ", ".join([*words, "sqs:ReceiveMessage not tried: it would spend an attempt"]))
 
 
 def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Finding]:

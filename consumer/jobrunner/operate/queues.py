@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from jobrunner.errors import AccessDenied, QueueError
@@ -52,6 +52,15 @@ class DeadLetter:
         return len(self.body.encode()) + sum(len(str(item)) for item in self.attributes.items())
 
 
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What became of a try to do something: proven, not refused, or refused with SQS's own words."""
+
+    action: str
+    verdict: Literal["proven", "not refused", "refused"]
+    refusal: str = ""
+
+
 class OperatedQueue:
     """One queue as its keeper sees it. Each request raises QueueError or a kind of it."""
 
@@ -69,10 +78,14 @@ class OperatedQueue:
         """The last part of the URL."""
         return self.url.rpartition("/")[2]
 
-    @property
+    @cached_property
     def arn(self) -> str:
-        """The name that policies and moves know it by."""
-        return queue_arn(self.url, self._endpoint.region)
+        """The name that policies and moves know it by: the queue's own word, or what its URL says."""
+        try:
+            own = self.values().get("QueueArn")
+        except QueueError:
+            own = None
+        return own or queue_arn(self.url, self._endpoint.region)
 
     @cached_property
     def _cloudwatch(self) -> Any:
@@ -147,38 +160,31 @@ class OperatedQueue:
         task = tasks[0]
         return task.get("ApproximateNumberOfMessagesMoved", 0), task["Status"], task.get("FailureReason", "")
 
-    def missing_permissions(self) -> dict[str, str]:
-        """Try each action in a way that SQS must refuse; those refused for lack of permission, and how.
+    def permissions(self) -> Iterator[Permission]:
+        """Try each action by a batch that can change nothing, wherever it is accepted.
 
-        Nothing is received, sent or deleted: each request has a value outside its range. SQS may judge
-        the values first, so an action that is not named here is likely, not surely, allowed.
+        An answer about the entry proves the permission; any other refusal only shows that this one was
+        not given. Receiving is not tried: wherever such a request is accepted it spends an attempt.
         """
-        tries: dict[str, Callable[[], object]] = {
-            "sqs:ReceiveMessage": lambda: asked(
-                self._client.receive_message, QueueUrl=self.url, MaxNumberOfMessages=0, VisibilityTimeout=0
-            ),
-            "sqs:DeleteMessage": lambda: asked(
-                self._client.delete_message, QueueUrl=self.url, ReceiptHandle="jobrunner-check"
-            ),
-            "sqs:ChangeMessageVisibility": lambda: asked(
-                self._client.change_message_visibility,
-                QueueUrl=self.url,
-                ReceiptHandle="jobrunner-check",
-                VisibilityTimeout=0,
-            ),
-            "sqs:SendMessage": lambda: asked(
-                self._client.send_message, QueueUrl=self.url, MessageBody="jobrunner check", DelaySeconds=901
-            ),
-        }
-        missing = {}
-        for action, call in tries.items():
-            try:
-                call()
-            except AccessDenied as error:
-                missing[action] = str(error)
-            except QueueError:
-                continue
-        return missing
+        bad = {"Id": "check", "ReceiptHandle": "jobrunner-check"}
+        yield self._tried("sqs:DeleteMessage", self._client.delete_message_batch, [bad])
+        yield self._tried(
+            "sqs:ChangeMessageVisibility",
+            self._client.change_message_visibility_batch,
+            [{**bad, "VisibilityTimeout": 0}],
+        )
+        yield self._tried("sqs:SendMessage", self._client.send_message_batch, [])
+
+    def _tried(
+        self, action: str, request: Callable[..., Mapping[str, Any]], entries: list[dict[str, Any]]
+    ) -> Permission:
+        try:
+            asked(request, QueueUrl=self.url, Entries=entries)
+        except AccessDenied as error:
+            return Permission(action, "refused", str(error))
+        except QueueError:
+            return Permission(action, "not refused")
+        return Permission(action, "proven" if entries else "not refused")
 
     def oldest_seconds(self) -> float | None:
         """Ask CloudWatch how old the oldest message is; None where it has no figure or may not be asked."""

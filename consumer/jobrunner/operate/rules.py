@@ -5,6 +5,7 @@ Developer Guide (quotas, visibility timeout, dead-letter queues).
 """
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -227,8 +228,8 @@ def _senders(values: Values, mend: Callable[..., str]) -> Iterator[Finding]:
 
 
 def aws(queue_url: str) -> str:
-    """Begin a command line that reaches this queue: the region of a URL alone is passed over."""
-    region, endpoint = locate(queue_url, {})
+    """Begin a command line that reaches this queue, as we do: the region of a URL alone is passed over."""
+    region, endpoint = locate(queue_url, os.environ)
     return f"aws --region {region}" + (f" --endpoint-url {endpoint}" if endpoint else "")
 
 
