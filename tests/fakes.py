@@ -12,6 +12,7 @@ class FakeQueue:
 
     def __init__(self):
         self.down = False
+        self.error = QueueError("down")
         self.refuse = {}
         self.deleted = []
         self.released = []
@@ -20,7 +21,7 @@ class FakeQueue:
     def _answer(self, handles):
         self.requests += 1
         if self.down:
-            raise QueueError("down")
+            raise self.error
         return {index: self.refuse[handle] for index, handle in enumerate(handles) if handle in self.refuse}
 
     def delete(self, handles):

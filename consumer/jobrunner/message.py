@@ -19,6 +19,9 @@ ID_LENGTH_MAX = 200
 INT_DIGITS_MAX = 4_300
 INT_LIMIT = 10**INT_DIGITS_MAX
 
+#: AWS: context attribute of Scheduler, replaced at each fire by its time, such as 2026-11-23T09:00:00Z.
+PLACEHOLDER = "<aws.scheduler.scheduled-time>"
+
 #: The members that mean something; others are ignored.
 MEMBERS = ("method", "params", "context", "id", "scheduled_at", "max_age_seconds")
 KINDS = {
@@ -150,6 +153,11 @@ def _check_context(context: Any) -> None:
 
 
 def _check_time(value: Any) -> None:
+    if value == PLACEHOLDER:
+        raise MalformedMessage(
+            f"scheduled_at is still {PLACEHOLDER}, which EventBridge Scheduler replaces when it fires: "
+            "what sent this does not, or the message was given up before it fired"
+        )
     try:
         offset = datetime.fromisoformat(value).utcoffset()
     except (TypeError, ValueError):

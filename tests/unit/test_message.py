@@ -131,3 +131,9 @@ def test_what_json_would_change_or_refuse_is_not_sent(params, says):
 def test_a_name_no_worker_can_have_is_not_sent(method):
     with pytest.raises(MalformedMessage, match="not dotted Python names"):
         encode(Call(method=method))
+
+
+def test_a_time_that_scheduler_did_not_fill_in_is_named():
+    body = '{"method": "a", "scheduled_at": "<aws.scheduler.scheduled-time>"}'
+    with pytest.raises(MalformedMessage, match="EventBridge Scheduler replaces when it fires"):
+        decode(body)

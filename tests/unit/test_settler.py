@@ -5,6 +5,7 @@ import threading
 import pytest
 from fakes import BUSY, GONE, FakeQueue
 
+from jobrunner.errors import RequestRefused
 from jobrunner.message import Delivery
 from jobrunner.outcome import DONE, Outcome
 from jobrunner.queue.outage import Outage
@@ -276,3 +277,14 @@ def test_renewals_that_failed_do_not_keep_an_outage_open_when_nothing_is_left_to
     house.settler._delete([lease])
     house.visibility.renew_due()
     assert len(events.named("sqs.outage")) == len(events.named("sqs.recovered")) == 1
+
+
+def test_a_server_that_renews_nothing_is_no_outage_but_a_lost_lease_said_once(house, events):
+    house.running("a")
+    house.clock.now += 11
+    house.queue.error = RequestRefused("UnsupportedOperation: no batch visibility here")
+    house.queue.down = True
+    for _ in range(3):
+        house.renew()
+        house.clock.now += 11
+    assert [line["event"] for line in events] == ["lease.lost"]

@@ -19,10 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from jobrunner.crons.expression import At
 from jobrunner.crons.file import Cron
 from jobrunner.errors import AccessDenied, JobrunnerError, ScheduleError
-from jobrunner.message import encode
+from jobrunner.message import PLACEHOLDER, encode
 
-#: AWS: context attribute of Scheduler, replaced at each fire by its time, such as 2026-11-23T09:00:00Z.
-PLACEHOLDER = "<aws.scheduler.scheduled-time>"
 STAND_IN = "0001-01-01T00:00:00Z"
 #: An outage must not end in a burst of old ticks: Scheduler gives a tick up after this (AWS: 60 to 86,400 s).
 EVENT_AGE_SECONDS, EVENT_AGE_SECONDS_MIN, EVENT_AGE_SECONDS_MAX = 3600, 60, 86_400

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
-from jobrunner.errors import QueueError
+from jobrunner.errors import QueueError, RequestRefused
 from jobrunner.message import Delivery
 from jobrunner.queue.outage import Outage
 from jobrunner.queue.requests import Refusal
@@ -92,6 +92,9 @@ class PacedQueue:
         except QueueError as error:
             if action == "receive":
                 self._metrics.event("receive_errors")
-            self._outage.failed(action, error)
+            if action == "change_visibility" and isinstance(error, RequestRefused):
+                self._outage.succeeded(action)  # it is an answer: no outage, and no use in waiting for another
+            else:
+                self._outage.failed(action, error)
             raise
         self._outage.succeeded(action)

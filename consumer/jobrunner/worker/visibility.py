@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
 
-from jobrunner.errors import QueueError
+from jobrunner.errors import QueueError, RequestRefused
 from jobrunner.queue.paced import PacedQueue
 from jobrunner.queue.requests import Refusal
 from jobrunner.telemetry.metrics import Metrics
@@ -86,23 +86,30 @@ class Visibility:
         elif not refusal.lease_gone:
             self._hand.not_renewed([lease])
         elif self._hand.lose(lease, handle):
-            self._say_lost(lease, refusal)
+            self._say_lost(lease, str(refusal))
 
     def _unanswered(self, batch: list[Change], error: QueueError, now: float) -> list[Change]:
-        """Give what to try again.
-
-        A renewal is in line again at the keeper's next tick. A release is tried for as long as a try
-        that was only not answered would hide the message: later it might hide it from who has it now.
-        """
-        self._hand.not_renewed(change.lease for change in batch if change.release_seconds is None)
-        releases = [change for change in batch if change.release_seconds is not None]
-        again = [
-            Change(each.lease, each.release_seconds, min(each.until, now + (each.release_seconds or 0)))
-            for each in releases
-            if each.release_seconds
-        ]
-        self._not_released([each for each in releases if not each.release_seconds], str(error))
+        """Give what to try again: releases. A renewal is in line again at the keeper's next tick."""
+        for_good = isinstance(error, RequestRefused)  # this server renews and releases nothing
+        again, given_up = [], []
+        for change in batch:
+            lease, seconds = change.lease, change.release_seconds
+            if seconds is None:
+                self._not_renewed(lease, error, for_good=for_good)
+            elif seconds == 0 or for_good:
+                given_up.append(change)
+            else:
+                # For as long as a try that was only not answered would hide the message: later it might
+                # hide it from who has it by then.
+                again.append(Change(lease, seconds, min(change.until, now + seconds)))
+        self._not_released(given_up, str(error))
         return again
+
+    def _not_renewed(self, lease: Lease, error: QueueError, *, for_good: bool) -> None:
+        if not for_good:
+            self._hand.not_renewed([lease])
+        elif self._hand.lose(lease, lease.delivery.receipt_handle):
+            self._say_lost(lease, str(error))
 
     def _not_released(self, changes: list[Change], error: str) -> None:
         if changes:
@@ -111,12 +118,12 @@ class Visibility:
             effect = "each comes back by itself when its lease runs out"
             self._log.warning("job.not_released", count=len(ids), message_ids=ids, error=error, effect=effect)
 
-    def _say_lost(self, lease: Lease, refusal: Refusal) -> None:
+    def _say_lost(self, lease: Lease, error: str) -> None:
         self._metrics.event("leases_lost")
         self._log.error(
             "lease.lost",
             message_id=lease.delivery.message_id,
             attempt=lease.delivery.attempt,
-            error=str(refusal),
+            error=error,
             effect="the job goes on here, and the message may start elsewhere meanwhile",
         )
