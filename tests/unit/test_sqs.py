@@ -16,8 +16,15 @@ from hypothesis import strategies as st
 
 from jobrunner import errors
 from jobrunner.message import BODY_BYTES_MAX
+from jobrunner.queue import endpoint as endpoint_room
 from jobrunner.queue import requests as sqs
 from jobrunner.queue.endpoint import Endpoint, locate, queue_arn
+
+
+def skip_what_botocore_does_not_know(url):
+    if "eusc" in url and "aws-eusc" not in {each["id"] for each in endpoint_room._partitions()}:
+        pytest.skip("this botocore is older than the European Sovereign Cloud")
+
 
 ELSEWHERE = {"AWS_REGION": "ap-south-1", "AWS_DEFAULT_REGION": "ap-south-2"}
 
@@ -47,6 +54,7 @@ ELSEWHERE = {"AWS_REGION": "ap-south-1", "AWS_DEFAULT_REGION": "ap-south-2"}
     ],
 )
 def test_region_and_endpoint_come_from_the_url(url, region, endpoint):
+    skip_what_botocore_does_not_know(url)
     assert locate(url, ELSEWHERE) == (region, endpoint)
 
 
@@ -129,6 +137,7 @@ def test_other_services_can_be_had_afterwards_as_credentials_need_them():
     ],
 )
 def test_the_partition_is_the_regions_own(url, arn):
+    skip_what_botocore_does_not_know(url)
     assert queue_arn(url, locate(url, {"AWS_REGION": "eu-west-1"})[0]) == arn
 
 
