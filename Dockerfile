@@ -13,18 +13,22 @@ COPY consumer consumer
 RUN uv pip install --python /venv --no-cache --no-deps .
 
 FROM python:3.13-slim
-# No tini: process 1 is deploy/start.py, which forwards signals to supervisord, and supervisord reaps orphans.
+# No tini: process 1 is deploy/start.py, which passes signals on to supervisord and reaps orphans.
+# /app/data is where compose mounts its volume; the demo itself writes to /tmp, as a read-only container can.
 RUN useradd --create-home --uid 1000 app && mkdir -p /app/data && chown app /app/data
 WORKDIR /app
 COPY --from=build /venv /venv
 COPY deploy deploy
 COPY jobs jobs
 COPY web web
+# Compiled once here, and not at each start: other users than root could not keep it.
+RUN python -m compileall -q -j 0 /venv/lib deploy jobs web
 # Where supervisorctl looks by itself: `docker exec CONTAINER supervisorctl restart jobrunner:*`
 RUN ln -s /app/deploy/supervisord.conf /etc/supervisord.conf
 USER app
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PORT=8000 APP_DIR=/app RUN_DIR=/tmp JOBRUNNER_PROCESSES=1
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PORT=8000 APP_DIR=/app RUN_DIR=/tmp DEMO_DATA=/tmp/demo JOBRUNNER_PROCESSES=1
 EXPOSE 8000
-# Bad when the web does not answer or a worker is stuck.
+# Bad when the web does not answer on HEALTH_PATH (/healthz), or a worker is stuck. ECS does not look at this line:
+# its task definition has a healthCheck of its own.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "deploy/healthy.py"]
 CMD ["python", "deploy/start.py"]

@@ -3,28 +3,107 @@
 supervisord itself always exits 0, so no orchestrator would notice. With --listen this is supervisord's
 event listener: a FATAL web leaves a marker and ends supervisord. A FATAL worker does not: webs that
 serve requests must never go down because of a queue.
+
+The stop, in STOP_SECONDS, which must be what the orchestrator gives (Docker: 10): the worker is told
+first and takes 3 at most, then the web server has its share, and what still runs, jobs on their last
+attempt in processes of their own, has what is left.
 """
 
+import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-DEFAULTS = {"PORT": "8000", "APP_DIR": str(Path(__file__).parent.parent), "JOBRUNNER_PROCESSES": "1", "RUN_DIR": "/tmp"}
-MARKER = "web-is-fatal"
+DEFAULTS = {
+    "PORT": "8000",
+    "APP_DIR": str(Path(__file__).parent.parent),
+    "JOBRUNNER_PROCESSES": "1",
+    "RUN_DIR": "/tmp",
+    "STOP_SECONDS": "10",
+}
+MARKER, LOG = "web-is-fatal", "supervisord.log"
+#: Of the stop time: the worker's part, and what is kept for the last steps.
+WORKER_SECONDS, SPARE_SECONDS = 3, 1
+PR_SET_CHILD_SUBREAPER = 36
+#: Of supervisord's own lines, those that somebody may look for; a stop that was asked for is no news.
+NEWS = ("exited:", "gave up:", "killing", "CRIT", "ERRO")
 
 
 def run():
+    signalled = []
+    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+    for number in handled:  # first of all: what comes now must not be lost
+        signal.signal(number, lambda received, _frame: signalled.append((received, time.monotonic())))
     environment = {**DEFAULTS, **os.environ}
-    marker = Path(environment["RUN_DIR"], MARKER)
-    marker.unlink(missing_ok=True)
+    stop_seconds = int(environment["STOP_SECONDS"])
+    web_seconds = max(1, stop_seconds - WORKER_SECONDS - 2 * SPARE_SECONDS)
+    environment |= {"WEB_STOP_SECONDS": str(web_seconds), "WEB_KILL_SECONDS": str(web_seconds + SPARE_SECONDS)}
+    folder = Path(environment["RUN_DIR"])
+    (folder / MARKER).unlink(missing_ok=True)
+    # Orphans come to us and are reaped, also where this is not process 1.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    relay(folder / LOG)
     config = Path(__file__).with_name("supervisord.conf")
     supervisord = subprocess.Popen(["supervisord", "--configuration", config], env=environment)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(number, lambda received, _frame: supervisord.send_signal(received))
-    code = supervisord.wait()
-    return 1 if marker.exists() else code
+    code = supervise(supervisord, signalled, folder / "supervisord.pid")
+    asked_at = min(
+        (at for number, at in signalled if number in (signal.SIGTERM, signal.SIGINT)), default=time.monotonic()
+    )
+    wait_for_the_rest(asked_at + stop_seconds - SPARE_SECONDS)
+    return 1 if (folder / MARKER).exists() else max(code, 0)
+
+
+def supervise(supervisord, signalled, pid_file):
+    """Reap all that ends until supervisord does, and pass signals on; returns its code."""
+    passed = 0
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == supervisord.pid:
+            return os.waitstatus_to_exitcode(status)
+        # Not before it heeds them: until its pid file is there a signal would end it, and leave what it has started.
+        if passed < len(signalled) and pid_file.exists() and pid_file.read_text().strip() == str(supervisord.pid):
+            supervisord.send_signal(signalled[passed][0])
+            passed += 1
+        elif not pid:
+            time.sleep(0.05)
+
+
+def wait_for_the_rest(deadline):
+    """Give what still runs the rest of the stop time: jobs on their last attempt, which no signal of ours ends."""
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.05)
+        except ChildProcessError:
+            return
+
+
+def relay(path):
+    """Read supervisord's log, and say in one line of JSON which program ended how."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    # Opened for both, so that neither side waits for the other.
+    log = os.fdopen(os.open(path, os.O_RDWR), buffering=1, errors="replace")
+
+    def read():
+        for line in log:
+            text = line.rstrip()
+            if any(word in text for word in NEWS):
+                say("supervisor.said", text.split(" ", 2)[-1])
+
+    threading.Thread(target=read, daemon=True).start()
+
+
+def say(event, text):
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+    line = json.dumps({"timestamp": now, "level": "warning", "event": event, "text": text}, separators=(",", ":"))
+    os.write(2, line.encode() + b"\n")
 
 
 def listen():
@@ -32,7 +111,7 @@ def listen():
         print("READY", end="\n", flush=True)
         header = dict(pair.split(":") for pair in sys.stdin.readline().split())
         event = dict(pair.split(":") for pair in sys.stdin.read(int(header["len"])).split())
-        print(f"{event['groupname']} is FATAL: supervisord has given it up", file=sys.stderr, flush=True)
+        say("supervisor.fatal", f"{event['groupname']} is FATAL: supervisord has given it up")
         if event["groupname"] == "web":
             Path(os.environ["RUN_DIR"], MARKER).touch()
             os.kill(os.getppid(), signal.SIGTERM)

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from jobrunner import enqueue
-from jobs import _records, mishaps, newsletter, thumbnails
+from jobs import _pictures, _records, mishaps, newsletter, thumbnails
 
 UPLOAD_BYTES_MAX = 10 * 1024 * 1024
 DRAIN_BYTES_MAX = 10 * UPLOAD_BYTES_MAX
@@ -94,7 +94,7 @@ def reason_to_refuse(stream):
     """Say why an upload is no picture for us; only its header is read, so that a bomb stays folded."""
     try:
         with Image.open(stream) as picture:
-            thumbnails.check_size(picture)
+            _pictures.check_size(picture)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
         return "not a picture, or one with too many pixels"
     finally:

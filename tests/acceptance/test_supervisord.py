@@ -1,11 +1,16 @@
 """The shipped supervisord.conf under a real supervisord, with the real web server and worker."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
+import threading
+import time
+import urllib.request
 
 import psutil
 import pytest
@@ -30,7 +35,7 @@ def container(tmp_path, elasticmq_url, make_queue):
 
 def test_web_and_worker_run_and_restart_loses_nothing(container):
     box = container(JOBRUNNER_PROCESSES="2").wait_until_up()
-    status = wait_for(lambda: (text := box.ctl("status")).count("RUNNING") == 4 and text, 30, lambda: box.ctl("status"))
+    status = wait_for(lambda: (text := box.ctl("status")).count("RUNNING") == 4 and text, 60, lambda: box.ctl("status"))
     assert "jobrunner:jobrunner_00" in status
     web = psutil.Process(int(box.ctl("pid", "web")))
     assert min(psutil.Process(pid).nice() for pid in box.worker_pids()) > web.nice(), "web requests come first"
@@ -61,16 +66,123 @@ def test_the_container_is_healthy_until_a_worker_is_stuck(container):
     wait_for(healthy, 15)
 
 
+def app_of(folder, web):
+    """An app of the test's own, with our files for the container; its web module is given."""
+    (folder / "app").mkdir()
+    shutil.copytree(ROOT / "deploy", folder / "app" / "deploy")
+    (folder / "app" / "web").mkdir()
+    (folder / "app" / "web" / "__init__.py").touch()
+    (folder / "app" / "web" / "app.py").write_text(textwrap.dedent(web))
+    (folder / "app" / "jobs.py").write_text(textwrap.dedent(JOBS))
+    return str(folder / "app")
+
+
+JOBS = """
+    import os, threading, time
+    from jobrunner import current_job
+    def note(text):
+        with open(os.environ["NOTES"], "a") as notes:
+            notes.write(f"{time.monotonic()} {text}\\n")
+    def nap(seconds):
+        time.sleep(seconds)
+        note("nap ended")
+    def second(seconds):
+        if current_job().attempt == 1:
+            raise ValueError("the first time")
+        note("last attempt started")
+        time.sleep(seconds)
+        note("last attempt ended")
+    def kill_me():
+        os.kill(os.getpid(), 9)
+"""
+WEB = """
+    import os, time
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/slow":
+            time.sleep(25)
+        start_response("200 OK", [])
+        return [b"fine"]
+"""
+
+
 @pytest.mark.long
-def test_a_web_that_cannot_start_ends_the_container_with_1(container, tmp_path):
-    (tmp_path / "app" / "deploy").mkdir(parents=True)
-    shutil.copy(ROOT / "deploy" / "start.py", tmp_path / "app" / "deploy")
-    shutil.copytree(ROOT / "jobs", tmp_path / "app" / "jobs")
-    (tmp_path / "app" / "web").mkdir()
-    (tmp_path / "app" / "web" / "__init__.py").write_text("raise RuntimeError('a broken deploy')")
-    box = container(APP_DIR=str(tmp_path / "app"))
+@pytest.mark.parametrize(
+    "web",
+    ["raise RuntimeError('a broken deploy')", "import time\ntime.sleep(6)\nraise RuntimeError('slowly broken')"],
+    ids=["at once", "after a slow import"],
+)
+def test_a_web_that_cannot_start_ends_the_container_with_1(container, tmp_path, web):
+    box = container(APP_DIR=app_of(tmp_path, web), NOTES=str(tmp_path / "notes"))
     assert box.process.wait(110) == 1
     assert "web is FATAL" in box.log.read_text()
+
+
+def test_the_worker_is_told_first_and_web_fits_into_what_is_left(container, tmp_path):
+    """A request of 25 s is under way, a job too; the container has Docker's 10 s."""
+    notes = tmp_path / "notes"
+    box = container(APP_DIR=app_of(tmp_path, WEB), NOTES=str(notes)).wait_until_up()
+    url = box.env["JOBRUNNER_QUEUE_URL"]
+    enqueue_many([("nap", {"seconds": 60})], queue_url=url)
+    slow = threading.Thread(target=request, args=(box, "/slow"), daemon=True)
+    slow.start()
+    wait_for(lambda: counts(url)[1] == 1)
+    time.sleep(1)
+    started = time.monotonic()
+    os.kill(box.process.pid, signal.SIGTERM)
+    assert box.process.wait(15) == 0
+    assert time.monotonic() - started < 9.5
+    box.cat.wait(10)
+    lines = [json.loads(line) for line in box.log.read_text().splitlines()]
+    order = [line["event"] for line in lines if line["event"] in ("worker.stopped", "Handling signal: term")]
+    assert order == ["worker.stopped", "Handling signal: term"], "and each line of the container is one JSON object"
+    assert counts(url) == (1, 0, 0), "handed back"
+
+
+def request(box, path):
+    with (
+        contextlib.suppress(OSError),
+        urllib.request.urlopen(f"http://127.0.0.1:{box.port}{path}", timeout=60) as answer,
+    ):
+        answer.read()
+
+
+@pytest.mark.parametrize("how", ["restart", "stop"])
+def test_a_deploy_makes_no_dead_letter_of_a_last_attempt(container, tmp_path, elasticmq_url, make_queue, how):
+    notes = tmp_path / "notes"
+    notes.touch()
+    url = make_queue(elasticmq_url, attempts_max=2, visibility_seconds=10)
+    box = container(APP_DIR=app_of(tmp_path, WEB), NOTES=str(notes), JOBRUNNER_QUEUE_URL=url, STOP_SECONDS="20")
+    box.wait_until_up()
+    enqueue_many([("second", {"seconds": 8})], queue_url=url)
+    wait_for(lambda: "started" in notes.read_text(), 30)
+    if how == "restart":
+        assert "started" in box.ctl("restart", "jobrunner:*")
+        wait_for(lambda: "ended" in notes.read_text(), 20)
+    else:
+        os.kill(box.process.pid, signal.SIGTERM)
+        assert box.process.wait(20) == 0
+        assert "ended" in notes.read_text(), "it had the rest of the stop time"
+    wait_for(lambda: counts(url) == (0, 0, 0), 20)
+    assert counts(url, dead=True) == (0, 0, 0)
+
+
+def test_a_worker_that_is_killed_leaves_a_line_that_says_how(container, tmp_path):
+    box = container(APP_DIR=app_of(tmp_path, WEB), NOTES=str(tmp_path / "notes")).wait_until_up()
+    os.kill(box.worker_pids()[0], signal.SIGKILL)
+    wait_for(lambda: "terminated by SIGKILL" in box.log.read_text(), 10)
+    (line,) = [json.loads(line) for line in box.log.read_text().splitlines() if "SIGKILL" in line and "exited" in line]
+    assert (line["event"], "jobrunner" in line["text"]) == ("supervisor.said", True)
+    wait_for(lambda: "worker.killed" in box.log.read_text(), 20)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.5])
+def test_a_stop_right_after_the_start_is_quick(container, seconds):
+    box = container()
+    time.sleep(seconds)
+    started = time.monotonic()
+    os.kill(box.process.pid, signal.SIGTERM)
+    assert box.process.wait(10) in (0, -signal.SIGTERM)
+    assert time.monotonic() - started < 7
 
 
 def test_a_worker_that_cannot_start_does_not_take_the_web_down(container):

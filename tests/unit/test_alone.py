@@ -10,8 +10,9 @@ from servers import wait_for
 
 from jobrunner.message import Delivery
 from jobrunner.outcome import DONE
+from jobrunner.queue import requests
 from jobrunner.settings import Settings
-from jobrunner.worker import alone
+from jobrunner.worker import alone, start
 from jobrunner.worker.alone import Alone
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.last_attempt import Order
@@ -62,9 +63,9 @@ def house(monkeypatch, log, tmp_path):
         delivery = Delivery(message_id=name, receipt_handle="h", body='{"method":"x"}', attempt=3, sent_at=0.0)
         return hand.received([delivery], asked=0, held_since=hand.now(), receive_seconds=0.1)[0]
 
-    def run(child):
+    def run(child, name=None):
         monkeypatch.setattr(alone, "CHILD", (sys.executable, "-c", child))
-        lease = admit("m")
+        lease = hand._leases[name] if name else admit("m")
         parent.run(lease)
         return lease
 
@@ -125,3 +126,40 @@ def test_two_at_a_time_run_alone_and_the_others_wait_under_their_lease(house, mo
     for thread in threads:
         thread.join(20)
     assert len(house.hand) == 0
+
+
+def test_an_order_arrives_as_it_was_written_whatever_is_set(house, tmp_path):
+    settings = Settings(
+        queue_url="http://127.0.0.1:1/0/q",
+        app_dir=tmp_path,
+        around="web.app:app",
+        job_timeout_seconds=7,
+        visibility_timeout_seconds=60,
+        max_memory_mb=100,
+        stop_when_empty=True,
+        log_level="debug",
+        metrics="emf",
+    )
+    blank = Order(settings=settings, attempts_max=3, visibility_seconds=30)
+    order = blank.of(house.admit("m"), report_to=7)
+    assert Order.unpack(order.pack()) == order
+
+
+def test_the_workers_order_has_no_status_file(monkeypatch, tmp_path):
+    """The child writes none, and a path is not what JSON gives back."""
+    assert (
+        start._order(
+            Settings(queue_url="http://127.0.0.1:1/0/q", app_dir=tmp_path, status_file=tmp_path / "s.json"),
+            requests.QueueAttributes({"VisibilityTimeout": "30"}),
+            30,
+        ).settings.status_file
+        is None
+    )
+
+
+def test_a_body_of_a_megabyte_is_whole_in_the_child(house, events):
+    child = f"{BEGIN}{STARTED}\nassert len(order['delivery']['body']) == 1_000_000\n{DELETED}"
+    delivery = Delivery(message_id="big", receipt_handle="h", body="x" * 1_000_000, attempt=3, sent_at=0.0)
+    house.hand.received([delivery], asked=0, held_since=house.hand.now(), receive_seconds=0.1)
+    house.run(child, "big")
+    assert (house.settler.settled, events) == ([], [])

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from fakes import FakeQueue
+from servers import wait_for
 
 from jobrunner.errors import ExitCode, QueueError
 from jobrunner.message import Delivery
@@ -155,3 +156,28 @@ def test_nothing_is_taken_ahead_where_attempts_are_few():
             hand.finish(lease)
             hand.confirm([lease])
         assert (hand.next_ask() > 2) is takes_ahead, attempts_max
+
+
+@pytest.mark.parametrize("end", ["finish", "give_up", "confirm"])
+def test_whatever_way_a_job_ends_a_receiver_that_waits_is_woken(end):
+    """A last attempt that its own process has deleted is only confirmed."""
+    hand = Hand(threads=1, visibility_seconds=30, attempts_max=5)
+    (lease,) = hand.received([delivery(1)], asked=0, held_since=hand.now(), receive_seconds=0.1)
+    hand.start(lease, alone=True)
+    asked = []
+    receiver = threading.Thread(target=lambda: asked.append(hand.next_ask()), daemon=True)
+    receiver.start()
+    wait_for(lambda: hand._waiting == 1)
+    hand.confirm([lease]) if end == "confirm" else getattr(hand, end)(lease)
+    receiver.join(10)
+    assert len(asked) == 1
+
+
+def test_what_comes_again_before_its_release_is_answered_is_a_delivery_of_its_own():
+    """Swallowed, nobody would run it until its visibility timeout."""
+    hand = Hand(threads=8, visibility_seconds=30, attempts_max=5)
+    (first,) = hand.received([delivery(1)], asked=0, held_since=1.0, receive_seconds=0.1)
+    hand.give_up_these([first])
+    (again,) = hand.received([delivery(1)], asked=0, held_since=2.0, receive_seconds=0.1)
+    hand.confirm([first])
+    assert (len(hand), hand.busy(), hand.start(again)) == (1, 1, True)

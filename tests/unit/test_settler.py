@@ -288,3 +288,20 @@ def test_a_server_that_renews_nothing_is_no_outage_but_a_lost_lease_said_once(ho
         house.renew()
         house.clock.now += 11
     assert [line["event"] for line in events] == ["lease.lost"]
+
+
+def test_what_comes_again_while_it_is_deleted_is_deleted_by_its_newest_handle(house):
+    """With the old one SQS may say yes and not do it."""
+    (lease,) = house.done("a")
+    real = house.queue.delete
+
+    def delete(handles):
+        again = Delivery(message_id="m-a", receipt_handle="newer", body="{}", attempt=2, sent_at=0)
+        house.hand.received([again], asked=0, held_since=house.clock(), receive_seconds=0.01)
+        return real(handles)
+
+    house.queue.delete = delete
+    assert house.settler._delete([lease]) == [lease]
+    house.queue.delete = real
+    assert house.settler._delete([lease]) == []
+    assert house.queue.deleted == ["a", "newer"]

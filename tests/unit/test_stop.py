@@ -1,5 +1,7 @@
 """The way out: its order, without a process that ends."""
 
+from queue import Empty
+
 import pytest
 
 from jobrunner.errors import ExitCode
@@ -44,8 +46,7 @@ def way_out(monkeypatch, log, metrics):
     ]
     leases = hand.received(deliveries, asked=0, held_since=hand.now(), receive_seconds=0.1)
     for lease in leases:
-        hand.start(lease)
-    hand.set_apart(leases[1])
+        hand.start(lease, alone=lease is leases[1])
     rooms, inbox = Everything(), Inbox()
     way = WayOut(
         inbox=inbox,
@@ -92,3 +93,27 @@ def test_sigusr1_while_stopping_still_shows_where_everything_stands(way_out):
         way.take(ExitCode.RECYCLED)
     assert ended.value.args == (ExitCode.STOPPED,)
     assert "dump" in rooms.told
+
+
+def test_a_recycle_waits_for_last_attempts_and_keeps_those_that_wait_for_their_turn(way_out, monkeypatch):
+    """Nothing is wrong: a last attempt that is handed back unstarted would be a dead letter."""
+    way, rooms, inbox, hand, leases = way_out
+    waiting = Delivery(message_id="w", receipt_handle="h", body="{}", attempt=10, sent_at=0.0)
+    (turn,) = hand.received([waiting], asked=0, held_since=hand.now(), receive_seconds=0.1)
+    hand.finish(leases[0])
+    seen = []
+
+    def look(_seconds):
+        seen.append((turn.state, leases[1].state))
+        if len(seen) == 1:
+            hand.start(turn, alone=True)
+        elif len(seen) == 2:
+            hand.confirm([turn])
+        else:
+            hand.confirm([leases[1]])
+        raise Empty
+
+    monkeypatch.setattr(inbox, "next_within", look)
+    with pytest.raises(Ended) as ended:
+        way.take(ExitCode.RECYCLED)
+    assert (ended.value.args, len(seen), rooms.told.count("release")) == ((ExitCode.RECYCLED,), 3, 0)

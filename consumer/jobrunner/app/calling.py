@@ -40,9 +40,9 @@ class Caller:
                     self._finish(job.function(*arguments.args, **arguments.kwargs))
                     returned = True
         except BaseException as error:
-            _end_forked_child(pid)
+            _end_forked_child(pid, error)
             return error
-        _end_forked_child(pid)
+        _end_forked_child(pid, None)
         return None if returned else JobDidNotReturn("--around swallowed the job's exception")
 
     def _finish(self, result: object) -> None:
@@ -52,7 +52,9 @@ class Caller:
             raise JobDidNotReturn("the job returned a generator: nothing of its body ran; return a list instead")
 
 
-def _end_forked_child(pid: int) -> None:
-    # A job that forked comes back here twice. Only the parent may answer for the message.
+def _end_forked_child(pid: int, error: BaseException | None) -> None:
+    # A job that forked comes back here twice. Only the parent may answer for the message, and it may
+    # ask how its child ended.
     if os.getpid() != pid:
-        os._exit(0)
+        code = error.code if isinstance(error, SystemExit) else 1
+        os._exit(0 if error is None or code is None else code if isinstance(code, int) else 1)

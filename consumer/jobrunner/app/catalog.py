@@ -1,7 +1,9 @@
 """The closed table of method names and functions, built once in the main thread, read by all."""
 
+import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,6 +14,12 @@ from typing import Any
 from jobrunner.app.opening import check_origin, import_module, open_app
 from jobrunner.errors import BadParams, UnknownMethod
 
+#: From Python 3.14 on annotations are evaluated when asked for, and may name what only type checkers import.
+LAZILY: dict[str, Any] = (
+    {"annotation_format": importlib.import_module("annotationlib").Format.FORWARDREF}
+    if sys.version_info >= (3, 14)
+    else {}
+)
 Params = dict[str, Any] | list[Any]
 
 
@@ -26,7 +34,7 @@ class Job:
     @classmethod
     def of(cls, method: str, function: Callable[..., Any]) -> "Job":
         """Make the entry of a function."""
-        return cls(method, function, inspect.signature(function))
+        return cls(method, function, inspect.signature(function, **LAZILY))
 
     def bind(self, params: Params) -> inspect.BoundArguments:
         """Fit params to the signature; raises BadParams before the function is touched."""

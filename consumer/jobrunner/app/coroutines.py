@@ -5,6 +5,8 @@ import os
 import threading
 import traceback
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from types import FrameType
 from typing import Any
 
@@ -48,6 +50,9 @@ class Coroutines:
     def result_of(self, awaitable: Awaitable[Any]) -> Any:
         """Await on the loop for a worker thread; raises what the awaitable raised."""
         thread_id = threading.get_ident()
+        if thread_id == self._thread_id:  # inline: an async job that enqueues another, and waits for it here
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(copy_context().run, asyncio.run, _awaited(awaitable)).result()
         self._awaited[thread_id] = awaitable
         try:
             result, error = asyncio.run_coroutine_threadsafe(_caught(awaitable), self._loop).result()
@@ -87,6 +92,10 @@ class Coroutines:
         if threading.get_ident() == self._thread_id:
             self._loop._ready.clear()  # type: ignore[attr-defined]
             self._loop.call_soon(os._exit, 0)
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 async def _caught(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:

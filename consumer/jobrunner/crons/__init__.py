@@ -1,5 +1,6 @@
 """Crons: what the commands call; main thread. Each line of output is made here, each act elsewhere."""
 
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -101,6 +102,7 @@ def run(crons: Sequence[Cron], *, name: str | None, queue_url: str) -> None:
     if name:
         fire(select(crons, [name])[0], datetime.now(UTC))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # process 1 of a container has no default action
     enabled = [cron.name for cron in crons if cron.enabled]
     print(f"firing {', '.join(enabled)} from this process; in AWS that is EventBridge's work", flush=True)
     ticker.run(crons, fire)

@@ -72,6 +72,8 @@ class Outage:
         if action not in self._failing:
             return
         with self._lock:
+            if action not in self._failing:  # another thread was first
+                return
             self._failing.discard(action)
             self._refused_since = None
             self._next_try = 0.0  # the others may have their turn at once

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
 from jobrunner.errors import (
@@ -222,7 +222,10 @@ def asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Ma
         raise _translated(error) from error
     except CREDENTIAL_ERRORS as error:
         raise no_credentials(error) from error
-    except (BotoCoreError, ResponseParserError) as error:
+    except ParamValidationError as error:
+        raise RequestRefused(f"not sent: {error}") from error
+    except (BotoCoreError, ResponseParserError, OSError, RuntimeError) as error:
+        # RuntimeError: botocore's word for credentials that are old when they are refreshed.
         raise QueueError(f"SQS did not answer: {error}") from error
 
 

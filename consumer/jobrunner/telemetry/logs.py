@@ -25,7 +25,7 @@ CUT = " ...[cut]... "
 #: More members than this are cut off before the texts are looked at.
 KEYS_MAX = 100
 #: How long a line may wait for its reader.
-WAIT_SECONDS = 1.0
+WAIT_SECONDS = 0.5
 #: Not `extra`: what every record has, and what other handlers leave on it.
 OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 

@@ -10,9 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from threading import BoundedSemaphore
-from typing import Any
+from typing import IO, Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -27,6 +28,7 @@ from jobrunner.worker.settler import Settler
 ALONE_MAX = 2
 #: Beyond the job's own limit, for starting and stopping on a busy machine.
 SPARE_SECONDS = 120
+LINUX = sys.platform == "linux"
 #: A report is two short lines.
 REPORT_BYTES_MAX = 4_096
 #: -P: the working directory may hold files of our names.
@@ -60,7 +62,7 @@ class Alone:
     def run(self, lease: Lease) -> None:
         """Wait for its turn, run it and settle it. What cannot be started is run here: it has no other attempt."""
         with self._turns:
-            if not self._hand.start(lease):
+            if not self._hand.start(lease, alone=True):
                 return
             try:
                 report, ended_with = self._run_child(lease)
@@ -104,18 +106,19 @@ class Alone:
         reader, writer = os.pipe()
         try:
             order = self._order.of(lease, report_to=writer)
-            child = subprocess.Popen(
-                CHILD,
-                stdin=subprocess.PIPE,
-                stdout=self._output,
-                cwd=self._order.settings.app_dir,
-                pass_fds=[writer],
-                start_new_session=True,  # a signal to our group is not meant for it
-            )
+            # A file and not a pipe: the child has all of it, whenever we end.
+            with _file_of(order.pack()) as file:
+                child = subprocess.Popen(
+                    CHILD,
+                    stdin=file,
+                    stdout=self._output,
+                    cwd=self._order.settings.app_dir,
+                    pass_fds=[writer],
+                    start_new_session=True,  # a signal to our group is not meant for it
+                )
             os.close(writer)
             writer = -1
-            self._hand.set_apart(lease)
-            self._wait(child, order.pack())
+            self._wait(child)
             os.set_blocking(reader, False)  # what the job forked may still hold its other end
             with suppress(BlockingIOError):
                 return _parsed(os.read(reader, REPORT_BYTES_MAX)), _named(child.returncode)
@@ -125,14 +128,23 @@ class Alone:
             if writer >= 0:
                 os.close(writer)
 
-    def _wait(self, child: subprocess.Popen[bytes], order: bytes) -> None:
+    def _wait(self, child: subprocess.Popen[bytes]) -> None:
         limit = self._order.settings.job_timeout_seconds
         try:
-            child.communicate(order, timeout=limit + SPARE_SECONDS if limit else None)
+            child.wait(timeout=limit + SPARE_SECONDS if limit else None)
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+
+
+def _file_of(data: bytes) -> IO[bytes]:
+    # In memory where there is such a thing: the file system may be read-only.
+    descriptor = os.memfd_create("order") if LINUX else os.dup(tempfile.TemporaryFile().fileno())  # noqa: SIM115
+    file: IO[bytes] = os.fdopen(descriptor, "w+b")
+    file.write(data)
+    file.seek(0)
+    return file
 
 
 def _parsed(report: bytes) -> dict[str, Any]:
@@ -143,4 +155,6 @@ def _parsed(report: bytes) -> dict[str, Any]:
 
 
 def _named(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    with suppress(ValueError):  # not every signal has a name
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"signal {-code}"

@@ -34,7 +34,7 @@ class DeadMansSwitch:
         self._in_hand = in_hand
         self._lock = Lock()
         self._armed = False
-        folder = Path(tempfile.gettempdir())
+        folder = _folder()
         # One app's worker reports what others of it left, and nobody else's.
         prefix = f"jobrunner-{os.getuid()}-{hashlib.sha256(owner.encode()).hexdigest()[:8]}"
         self._path = folder / f"{prefix}-{os.getpid()}.stacks"
@@ -61,8 +61,9 @@ class DeadMansSwitch:
         """Start the time anew, or stop it when nothing is in hand."""
         with self._lock:
             if self._in_hand():
-                faulthandler.dump_traceback_later(self._limit_seconds, exit=True, file=self.descriptor)
-                self._armed = True
+                with suppress(RuntimeError):  # no thread to be had now: the next beat tries again
+                    faulthandler.dump_traceback_later(self._limit_seconds, exit=True, file=self.descriptor)
+                    self._armed = True
             elif self._armed:
                 faulthandler.cancel_dump_traceback_later()
                 self._armed = False
@@ -81,6 +82,13 @@ class DeadMansSwitch:
     def stamp(self) -> None:
         """Show on our empty file that we live: its time is all that a killed worker leaves. Raises OSError."""
         os.utime(self.descriptor)
+
+
+def _folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:  # no folder at all that can be written
+        return Path("/tmp")  # noqa: S108 - what is done there fails, and is said
 
 
 def _is_alive(pid: int) -> bool:

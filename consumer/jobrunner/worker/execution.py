@@ -145,9 +145,10 @@ def described(error: BaseException) -> str:
 
 
 def forget(error: BaseException | None) -> None:
-    """Let go of an exception's frames, and with them of all that the job's functions held.
+    """Let go of an exception's traceback, and with it of the frames and all that the job's functions held.
 
-    They hang together in a circle, which only the collector's oldest and rarest run would find.
+    Exception, traceback and frames hang together in a circle, which only the collector's oldest and
+    rarest run would find.
     """
     seen: set[int] = set()
     left = [error]
@@ -156,6 +157,5 @@ def forget(error: BaseException | None) -> None:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        traceback.clear_frames(one.__traceback__)
         one.__traceback__ = None
         left += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]

@@ -104,7 +104,9 @@ class Hand:
 
     def _admit(self, delivery: Delivery, held_since: float) -> Lease | None:
         known = self._leases.get(delivery.message_id)
-        if known is not None:
+        if known is not None and known.state is State.RELEASING:
+            self._move(known, State.GONE)  # its release has worked: this is a delivery of its own
+        elif known is not None:
             known.delivery = delivery
             known.received_at = known.held_since = held_since
             known.lost = known.renewing = False
@@ -125,23 +127,16 @@ class Hand:
 
     # The way of one delivery: each step only from the state that it follows.
 
-    def start(self, lease: Lease) -> bool:
-        """Mark a delivery as running on this thread; False if it is no longer ours to start."""
-        with self._changed:
-            if lease.state is not State.WAITING:
-                return False
-            self._move(lease, State.RUNNING)
-            lease.started_at = self._clock()
-            lease.thread_id = threading.get_ident()
-            return True
+    def start(self, lease: Lease, *, alone: bool = False) -> bool:
+        """Mark a delivery as running on this thread; False if it is no longer ours to start.
 
-    def set_apart(self, lease: Lease) -> bool:
-        """Mark a running delivery as running in a process of its own, which goes on without us."""
-        return self._change(lease, State.RUNNING, State.ALONE)
+        `alone`: in a process of its own, which goes on without us.
+        """
+        return self._begin(lease, State.WAITING, State.ALONE if alone else State.RUNNING)
 
     def take_back(self, lease: Lease) -> bool:
         """Mark a delivery as running here: a process of its own came to nothing."""
-        return self._change(lease, State.ALONE, State.RUNNING)
+        return self._begin(lease, State.ALONE, State.RUNNING)
 
     def finish(self, lease: Lease) -> bool:
         """Mark a running delivery as done: renewed until its delete is confirmed. False if it was given up."""
@@ -167,10 +162,13 @@ class Hand:
         with self._changed:
             return self._give_up_all([lease for lease in leases if lease.state is State.WAITING])
 
-    def give_up_all(self, *states: State) -> list[Lease]:
-        """Give up all in these states."""
+    def give_up_all(self, *states: State, but_last_attempts: bool = False) -> list[Lease]:
+        """Give up all in these states; what has no other attempt may be kept."""
         with self._changed:
-            return self._give_up_all([lease for lease in self._leases.values() if lease.state in states])
+            chosen = [lease for lease in self._leases.values() if lease.state in states]
+            return self._give_up_all(
+                [lease for lease in chosen if not (but_last_attempts and self.is_last_attempt(lease))]
+            )
 
     def confirm(self, leases: Iterable[Lease]) -> None:
         """Forget deliveries that are deleted, released or nobody's business any more."""
@@ -179,13 +177,15 @@ class Hand:
                 self._move(lease, State.GONE)
                 if self._leases.get(lease.delivery.message_id) is lease:
                     del self._leases[lease.delivery.message_id]
+            self._wake()
 
-    def _change(self, lease: Lease, before: State, after: State) -> bool:
+    def _begin(self, lease: Lease, before: State, after: State) -> bool:
         with self._changed:
             if lease.state is not before:
                 return False
-            lease.started_at = self._clock()
             self._move(lease, after)
+            lease.started_at = self._clock()
+            lease.thread_id = threading.get_ident()
             return True
 
     def _end(self, lease: Lease, state: State) -> bool:

@@ -6,6 +6,7 @@ parent ends. The parent renews the lease while it lives; then this process does,
 """
 
 import contextlib
+import faulthandler
 import json
 import os
 import sys
@@ -37,6 +38,7 @@ from jobrunner.worker.stacks import stack_of_thread
 TICK_SECONDS = 0.5
 #: Between two tries to settle, where no parent does.
 PAUSE_SECONDS = 1.0
+SPARE_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,7 @@ class LastAttempt:
         self._lease = Lease(self._delivery, order.held_since, order.held_since, order.visibility_seconds)
         self._thread_id = threading.get_ident()
         self._ending = threading.Lock()
+        self._has_ended = False
 
     def run(self) -> NoReturn:
         """Run the delivery and end the process."""
@@ -130,6 +133,8 @@ class LastAttempt:
         self._lease.started_at = time.monotonic()
         self._report(started=True)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        if limit := self._order.settings.job_timeout_seconds:  # for one that holds the interpreter, where no parent is
+            faulthandler.dump_traceback_later(limit + SPARE_SECONDS, exit=True)
         self._end(self._execution.run(self._delivery))
 
     def _watch(self) -> None:
@@ -138,7 +143,7 @@ class LastAttempt:
         while True:
             time.sleep(TICK_SECONDS)
             now = time.monotonic()
-            if limit and now > self._lease.started_at + limit:
+            if limit and now > self._lease.started_at + limit and not self._has_ended:
                 self._say_timed_out(limit)
                 self._end(failed("timed_out", self._delivery.attempt))
             if self._is_orphan() and self._lease.is_due(now):
@@ -147,14 +152,16 @@ class LastAttempt:
     def _renew(self, now: float) -> None:
         with contextlib.suppress(QueueError):
             change = (self._delivery.receipt_handle, self._lease.renewal_seconds(now))
-            if self._queue.change_visibility([change]):
-                self._lease.lost = True
-            else:
+            refusals = self._queue.change_visibility([change])
+            if not refusals:
                 self._lease.held_since = now
+            elif refusals[0].lease_gone:
+                self._lease.lost = True
 
     def _end(self, outcome: Outcome) -> NoReturn:
         """Settle, report, end the process: on the thread that comes here first."""
         self._ending.acquire()
+        self._has_ended = True
         deleted = outcome.deletes and self._is_deleted()
         self._metrics.flush()
         told = self._report(ended=outcome.name, release_seconds=outcome.release_seconds, deleted=deleted)
@@ -168,7 +175,9 @@ class LastAttempt:
             with contextlib.suppress(QueueError):
                 self._queue.change_visibility([(self._delivery.receipt_handle, outcome.release_seconds or 0)])
             return
-        while time.monotonic() < self._lease.ends_at():
+        # The parent's renewals are not known here: for as long as the last of them may have held.
+        ends = time.monotonic() + self._lease.visibility_seconds
+        while time.monotonic() < ends:
             time.sleep(PAUSE_SECONDS)
             if self._is_deleted():
                 return

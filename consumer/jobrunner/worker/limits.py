@@ -1,6 +1,8 @@
 """What ends the process: a job over its time, a receive that never returns, memory; on the keeper's thread."""
 
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -81,7 +83,10 @@ class MemoryLimit:
 
     def check(self) -> None:
         """Ask for the stop, once, when over the limit."""
-        used = resident_mb()
+        with suppress(OSError):  # no descriptor left: the next tick asks again
+            self._check(resident_mb())
+
+    def _check(self, used: float) -> None:
         if used > self._limit_mb and not self._said:
             self._said = True
             self._log.warning("memory.limit", resident_mb=round(used), limit_mb=self._limit_mb)
@@ -89,6 +94,6 @@ class MemoryLimit:
 
 
 def resident_mb() -> float:
-    """Measure the memory the process holds now, in MiB (Linux: statm counts pages of 4 KiB)."""
+    """Measure the memory the process holds now, in MiB (Linux: statm counts pages)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1_048_576
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1_048_576

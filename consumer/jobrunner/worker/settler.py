@@ -81,12 +81,18 @@ class Settler:
             if lease.lost or lease.ends_at() < now:
                 self._say_lost(lease)
         try:
-            refusals = self._queue.delete([lease.delivery.receipt_handle for lease in batch])
+            handles = [lease.delivery.receipt_handle for lease in batch]
+            refusals = self._queue.delete(handles)
         except QueueError:
             return batch
         # A handle that is gone means that the message is deleted already, by a try whose answer was
         # lost, or that it was handed out again, which `_say_lost` has said.
-        again = [index for index, refusal in refusals.items() if not refusal.lease_gone]
+        # What came again meanwhile is deleted by its newer handle: with the old one SQS may say yes and not do it.
+        again = [
+            index
+            for index, lease in enumerate(batch)
+            if (index in refusals and not refusals[index].lease_gone) or lease.delivery.receipt_handle != handles[index]
+        ]
         self._hand.confirm(lease for index, lease in enumerate(batch) if index not in again)
         return [batch[index] for index in again]
 

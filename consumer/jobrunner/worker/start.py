@@ -41,15 +41,17 @@ def consume(settings: Settings, log: FilteringBoundLogger) -> NoReturn:
     jobs = catalog.load_app(settings.app_dir, settings.module)
     around = load_around(settings.around) if settings.around else None
     check_not_patched()
-    order = Order(
-        settings=replace(settings, app_dir=settings.app_dir.resolve()),
-        attempts_max=attributes.attempts_max,
-        visibility_seconds=visibility_seconds,
-    )
+    order = _order(settings, attributes, visibility_seconds)
     runner = Runner(settings=settings, queue=queue, order=order, output=output, jobs=jobs, around=around, log=log)
     _say_ready(order, jobs, log)
     _warn(settings, attributes, visibility_seconds, jobs, log)
     runner.run()
+
+
+def _order(settings: Settings, attributes: sqs.QueueAttributes, visibility_seconds: int) -> Order:
+    """Write down what the process of a last attempt needs, once; it writes no status file."""
+    own = replace(settings, app_dir=settings.app_dir.resolve(), status_file=None)
+    return Order(settings=own, attempts_max=attributes.attempts_max, visibility_seconds=visibility_seconds)
 
 
 def _say_ready(order: Order, jobs: catalog.Catalog, log: FilteringBoundLogger) -> None:

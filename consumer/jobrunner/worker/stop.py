@@ -65,19 +65,20 @@ class WayOut:
         self.is_taken = True
         self._log.info("worker.stopping", reason=code.name.lower(), in_hand=len(self._hand))
         self._receiver.stop()
-        self._hand_back(self._hand.give_up_all(State.WAITING))
+        unstarted = self._hand.give_up_all(State.WAITING, but_last_attempts=code is ExitCode.RECYCLED)
+        self._hand_back(unstarted)
         code = self._wait_for_jobs(code)
         unfinished = self._hand.give_up_all(State.WAITING, State.RUNNING)
         self._hand_back(unfinished)
         deadline = time.monotonic() + SETTLE_SECONDS
         self._settler.drain(deadline)
-        if unfinished:
+        if unstarted or unfinished:
             self._take_echo(deadline)
         self._metrics.flush()
         self._log.info(
             "worker.stopped",
             code=int(code),
-            handed_back=len(unfinished),
+            handed_back=len(unstarted) + len(unfinished),
             undeleted=self._hand.count(State.DONE),
             alone=self._hand.count(State.ALONE),
         )
@@ -89,7 +90,7 @@ class WayOut:
     def _wait_for_jobs(self, code: ExitCode) -> ExitCode:
         """Let running jobs end within the grace; a later wish may shorten it. Returns the reason that counts."""
         deadline = time.monotonic() + self._grace_seconds(code)
-        while time.monotonic() < deadline and self._is_busy():
+        while time.monotonic() < deadline and self._is_busy(code):
             try:
                 wish = self._inbox.next_within(LOOK_SECONDS)
             except Empty:
@@ -122,6 +123,8 @@ class WayOut:
             time.sleep(LOOK_SECONDS)
         self._settler.drain(deadline)
 
-    def _is_busy(self) -> bool:
+    def _is_busy(self, code: ExitCode) -> bool:
+        if code is ExitCode.RECYCLED and self._hand.busy():  # nothing is wrong: last attempts may end as well
+            return True
         running = [lease for lease in self._hand.all_in(State.RUNNING) if not lease.overdue]
         return bool(running) or self._receiver.may_bring_more()

@@ -68,8 +68,10 @@ class Visibility:
 
     def _is_wanted(self, change: Change, now: float) -> bool:
         """Tell whether there is still a reason to send it; what ended meanwhile needs no renewal."""
+        if change.lease.state is State.GONE:
+            return False
         if change.release_seconds is None:
-            return change.lease.state not in (State.RELEASING, State.GONE)
+            return change.lease.state is not State.RELEASING and change.lease.renewal_seconds(now) > 0
         if now < change.until:
             return True
         self._not_released([change], "its lease ran out first")

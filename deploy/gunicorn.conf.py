@@ -1,0 +1,36 @@
+"""How gunicorn runs here: ports, times, and its lines as JSON, in the worker's own format."""
+
+import json
+import logging
+import os
+from datetime import UTC, datetime
+
+bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
+workers, threads = 2, 4
+#: What requests under way may take at a stop; deploy/start.py works it out.
+graceful_timeout = int(os.environ.get("WEB_STOP_SECONDS", "30"))
+#: Development: start again when code changes.
+reload = bool(os.environ.get("WEB_RELOAD"))
+#: Its heartbeat files, where a read-only container can write.
+worker_tmp_dir = os.environ.get("RUN_DIR", "/tmp")
+
+
+class Json(logging.Formatter):
+    """One object a line, tracebacks in it: whoever reads the container's stdout meets one format."""
+
+    def format(self, record):
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+        line = {"timestamp": at, "level": record.levelname.lower(), "event": record.getMessage(), "logger": record.name}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": Json}},
+    "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}},
+    "root": {"level": "INFO", "handlers": ["stdout"]},
+    "loggers": {"gunicorn.error": {"propagate": True, "handlers": []}, "gunicorn.access": {"propagate": False}},
+}
