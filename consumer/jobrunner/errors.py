@@ -32,7 +32,7 @@ EXIT_REASONS = {
     ExitCode.ACCESS: "credentials are missing, expired or lack a permission",
     ExitCode.JOB_TIMEOUT: "a job outlived --job-timeout",
     ExitCode.POLL_STUCK: "no receive came back for three times its longest time",
-    ExitCode.THREAD_DIED: "one of the worker's own threads broke",
+    ExitCode.THREAD_DIED: "one of the worker's own threads broke, or a job closed descriptors that are not its own",
     ExitCode.RECYCLED: "--max-memory-mb was reached",
     ExitCode.SECOND_SIGNAL: "a second SIGTERM or SIGINT: at once, nothing handed back",
     ExitCode.UNREACHABLE: "SQS did not answer (commands that are asked once; consume waits instead)",

@@ -323,7 +323,7 @@ def test_sigusr1_logs_every_stack_and_the_jobs_in_hand(app):
     assert "time.sleep(seconds)" in stacks["nap"]
     assert "asyncio.sleep(seconds)" in stacks["anap"]
     assert all(line["state"] == "running" and line["running_seconds"] >= 0 and line["attempt"] == 1 for line in jobs)
-    ours = {"MainThread", "receiver-1", "keeper", "deleter-1", "releaser", "coroutines"}
+    ours = {"MainThread", "receiver-1", "keeper", "deleter-1", "visibility", "coroutines"}
     wait_for(lambda: ours <= {line["thread"] for line in worker.named("dump.thread")}, what=lambda: str(worker))
     assert worker.stop()[0] == 0, "it goes on working until it is told to stop"
 

@@ -72,6 +72,27 @@ class PollWatch:
             self._inbox.ask(ExitCode.POLL_STUCK)
 
 
+class DescriptorWatch:
+    """Ends the process when a job has closed descriptors that are not its own, as libraries that make daemons do.
+
+    Their numbers are given out anew, and what is meant for one connection would go into another.
+    """
+
+    def __init__(self, *, descriptor: int, inbox: Inbox, log: FilteringBoundLogger) -> None:
+        self._descriptor = descriptor
+        self._file = os.fstat(descriptor)
+        self._inbox = inbox
+        self._log = log
+
+    def check(self) -> None:
+        """Look whether one of ours is still the same file."""
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._descriptor), self._file):
+                return
+        self._log.critical("descriptors.closed", effect="a job has closed ours: the process ends and starts afresh")
+        self._inbox.ask(ExitCode.THREAD_DIED)
+
+
 class MemoryLimit:
     """Recycles the process at a resident size: for leaks in the app's code that nobody finds today."""
 

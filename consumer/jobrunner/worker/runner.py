@@ -26,7 +26,7 @@ from jobrunner.worker.health import StatusFile
 from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.keeper import Keeper, Reporter
 from jobrunner.worker.last_attempt import Order
-from jobrunner.worker.limits import JobLimit, MemoryLimit, PollWatch
+from jobrunner.worker.limits import DescriptorWatch, JobLimit, MemoryLimit, PollWatch
 from jobrunner.worker.pool import Pool
 from jobrunner.worker.receiver import Receiver
 from jobrunner.worker.settler import Settler
@@ -128,6 +128,7 @@ class Runner:
     def _limits(self) -> Iterator[Callable[[], None]]:
         inbox, log, settings = self._inbox, self._log, self._settings
         yield PollWatch(receiver=self._receiver, inbox=inbox, log=log).check
+        yield DescriptorWatch(descriptor=self._switch.descriptor, inbox=inbox, log=log).check
         if seconds := settings.job_timeout_seconds:
             limit = JobLimit(
                 hand=self._hand,
