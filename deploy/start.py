@@ -30,6 +30,8 @@ DEFAULTS = {
 MARKER, LOG = "web-is-fatal", "supervisord.log"
 #: Of the stop time: the worker's part, and what is kept for the last steps.
 WORKER_SECONDS, SPARE_SECONDS = 3, 1
+#: supervisord waits for a second, then starts all its programs.
+STARTING_SECONDS = 2.5
 PR_SET_CHILD_SUBREAPER = 36
 #: Of supervisord's own lines, those that somebody may look for; a stop that was asked for is no news.
 NEWS = ("exited:", "gave up:", "killing", "CRIT", "ERRO")
@@ -45,7 +47,8 @@ def run():
     web_seconds = max(1, stop_seconds - WORKER_SECONDS - 2 * SPARE_SECONDS)
     environment |= {"WEB_STOP_SECONDS": str(web_seconds), "WEB_KILL_SECONDS": str(web_seconds + SPARE_SECONDS)}
     folder = Path(environment["RUN_DIR"])
-    (folder / MARKER).unlink(missing_ok=True)
+    for left in (MARKER, "supervisord.pid"):
+        (folder / left).unlink(missing_ok=True)
     # Orphans come to us and are reaped, also where this is not process 1.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     relay(folder / LOG)
@@ -61,13 +64,14 @@ def run():
 
 def supervise(supervisord, signalled, pid_file):
     """Reap all that ends until supervisord does, and pass signals on; returns its code."""
-    passed = 0
+    passed, starts_until = 0, time.monotonic() + STARTING_SECONDS
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == supervisord.pid:
             return os.waitstatus_to_exitcode(status)
-        # Not before it heeds them: until its pid file is there a signal would end it, and leave what it has started.
-        if passed < len(signalled) and pid_file.exists() and pid_file.read_text().strip() == str(supervisord.pid):
+        # Not while it starts its programs: what it signals between their fork and their exec is lost on them.
+        heeds = time.monotonic() > starts_until and pid_file.exists()
+        if passed < len(signalled) and heeds:
             supervisord.send_signal(signalled[passed][0])
             passed += 1
         elif not pid:
