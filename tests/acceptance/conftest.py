@@ -3,6 +3,7 @@
 import textwrap
 
 import pytest
+from proxy import Proxy
 from servers import counts, wait_for
 from workers import Worker
 
@@ -83,3 +84,12 @@ def app(tmp_path, server_url, make_queue):
     yield app
     for worker in app.workers:
         worker.kill()
+
+
+@pytest.fixture
+def proxy(server_url):
+    """Stands before the server, and fails as it is told."""
+    between = Proxy(server_url)
+    yield between
+    between.end_faults()
+    between.refuse()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from proxy import Proxy
 from servers import counts, wait_for
 
 pytestmark = [
@@ -49,14 +48,6 @@ def last(app, make_queue, server_url):
     app.write_jobs(JOBS)
     app.queue_url = make_queue(server_url, attempts_max=2, visibility_seconds=10)
     return app
-
-
-@pytest.fixture
-def proxy(server_url):
-    between = Proxy(server_url)
-    yield between
-    between.end_faults()
-    between.refuse()
 
 
 def started(app, name, count=1):

@@ -6,7 +6,6 @@ import socket
 import time
 
 import pytest
-from proxy import Proxy
 from servers import wait_for
 
 from jobrunner.worker import health
@@ -18,14 +17,6 @@ pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True),
 ]
-
-
-@pytest.fixture
-def proxy(server_url):
-    between = Proxy(server_url)
-    yield between
-    between.end_faults()
-    between.refuse()
 
 
 @pytest.fixture
