@@ -59,10 +59,13 @@ def metric_lines():
     return []
 
 
+KNOWN = ("job", "a", "thumbnails.make", "newsletter.write")
+
+
 @pytest.fixture
 def metrics(metric_lines):
     """Give real metrics whose lines are kept."""
-    return Metrics(queue_name="jobs", in_flight=lambda: 3, write=metric_lines.append)
+    return Metrics(queue_name="jobs", methods=KNOWN, in_flight=lambda: 3, write=metric_lines.append)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ class Settings:
     status_file: Path | None = None
     log_format: Literal["json", "console"] = "json"
     log_level: str = "info"
-    metrics: Literal["emf", "off"] = "off"
+    metrics: Literal["emf", "emf-totals", "off"] = "off"
 
     def __post_init__(self) -> None:
         """Check every limit."""

@@ -93,7 +93,9 @@ def test_outcomes_and_times_are_counted_by_method_and_for_the_queue(metrics, met
 
 def test_lines_come_once_an_interval(metric_lines):
     now = [0.0]
-    metrics = Metrics(queue_name="jobs", in_flight=lambda: 3, write=metric_lines.append, clock=lambda: now[0])
+    metrics = Metrics(
+        queue_name="jobs", methods=["a.b"], in_flight=lambda: 3, write=metric_lines.append, clock=lambda: now[0]
+    )
     for second in range(181):
         now[0] = float(second)
         metrics.job("done", method="a.b", times_ms=(1.0, 1))
@@ -104,18 +106,40 @@ def test_lines_come_once_an_interval(metric_lines):
 
 
 @pytest.mark.parametrize("name", ["m" * 2000, "größe.ändern", 'quo"te\\'])
-def test_any_number_of_jobs_and_any_name_fit_the_limits(metrics, metric_lines, name):
+def test_any_number_of_jobs_and_any_name_fit_the_limits(metric_lines, name):
+    methods = [name, *(f"{name}{number:03}" for number in range(200))]
+    metrics = Metrics(queue_name="jobs", methods=methods, in_flight=lambda: 3, write=metric_lines.append)
     for number in range(10_000):
         metrics.job("done", method=name, times_ms=(number * 1.1 + 1_000_000, 43_200_000 + number))
-    for number in range(200):
-        metrics.job("failed", method=f"{name}{number}", times_ms=(1.0, 1))
+    for method in reversed(methods):
+        metrics.job("failed", method=method, times_ms=(1.0, 1))
     metrics.flush()
     documents = parsed(metric_lines)
     assert len(documents) == 51, "methods beyond the bound are one: other"
-    assert documents[-1]["Method"] == "other"
-    assert sum(document.get("Failed", 0) for document in documents) == 200
+    assert {document["Failed"] for document in documents if document["Method"] == "other"} == {151}
+    assert sum(document.get("Failed", 0) for document in documents) == 201
     assert documents[0]["Done"] == 10_000
     assert 50 <= len(documents[0]["Duration"]) <= 100
+
+
+def test_the_methods_that_have_metrics_of_their_own_do_not_depend_on_what_comes_first(metric_lines):
+    """Else each process would name fifty others each minute, and each name is billed."""
+    methods = [f"m{number:03}" for number in range(60)]
+    metrics = Metrics(queue_name="jobs", methods=methods, in_flight=lambda: 3, write=metric_lines.append)
+    for method in ("m059", "m000", "not.a.job"):
+        metrics.job("done", method=method)
+    metrics.flush()
+    assert [document["Method"] for document in parsed(metric_lines)] == ["other", "m000"]
+
+
+def test_totals_have_no_methods(metric_lines):
+    metrics = Metrics(queue_name="jobs", methods=(), in_flight=lambda: 3, write=metric_lines.append)
+    for method in ("a", "b"):
+        metrics.job("done", method=method, times_ms=(1.0, 2))
+    metrics.flush()
+    (line,) = parsed(metric_lines)
+    assert (line["Done"], line["Duration"], "Method" in line) == (2, [1.0, 1.0], False)
+    assert line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["Queue"]]
 
 
 def test_names_are_plain(metrics, metric_lines):

@@ -117,7 +117,7 @@ worker = of(
         default="off",
         show_default=True,
         **variable("METRICS"),
-        type=click.Choice(["emf", "off"]),
-        help="emf: once a minute, lines that CloudWatch Logs turns into metrics by itself.",
+        type=click.Choice(["emf", "emf-totals", "off"]),
+        help="emf: once a minute, lines that CloudWatch Logs turns into metrics by itself; emf-totals: not by method.",
     ),
 )

@@ -2,14 +2,14 @@
 
 The embedded metric format (AWS: "CloudWatch Embedded Metric Format Specification"): one JSON object a
 line, its metrics and dimensions named under `_aws`. Every combination of dimensions is billed as a
-metric of its own, so there are two: the queue, and the queue with one of a bounded number of methods.
+metric of its own, so there are two: the queue, and the queue with one of a fixed set of methods.
 """
 
 import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -20,7 +20,7 @@ INTERVAL_SECONDS = 60.0
 NAMESPACE = "jobrunner"
 #: AWS: values of one metric in one line. Of more jobs than that, a fair sample stands for all.
 SAMPLE_MAX = 100
-METHODS_MAX, OTHER = 50, "other"
+METHODS_MAX, OTHER, TOTALS = 50, "other", ""
 #: AWS: a dimension's value has at most 1,024 characters; ours must fit into a line with the rest.
 DIMENSION_LENGTH_MAX = 250
 Values = Mapping[str, int | list[float] | list[int]]
@@ -53,11 +53,14 @@ class Metrics:
         self,
         *,
         queue_name: str,
+        methods: Iterable[str],
         in_flight: Callable[[], int],
         write: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue_name = _dimension(queue_name)
+        # Fixed at the start: what is counted by name must not depend on what happened to come first.
+        self._methods = frozenset(sorted(methods)[:METHODS_MAX])
         self._in_flight = in_flight
         self._write = write
         self._clock = clock
@@ -67,16 +70,18 @@ class Metrics:
         self._next = clock() + INTERVAL_SECONDS
 
     @classmethod
-    def of(cls, settings: Settings, *, in_flight: Callable[[], int]) -> "Metrics":
-        """Make those that a worker was told to write, or none."""
-        write = LineWriter(1).write if settings.metrics == "emf" else _discard
-        return cls(queue_name=settings.queue_url.rpartition("/")[2], in_flight=in_flight, write=write)
+    def of(cls, settings: Settings, *, methods: Iterable[str], in_flight: Callable[[], int]) -> "Metrics":
+        """Make those that a worker was told to write, or none; with "emf-totals" no method has its own."""
+        write = _discard if settings.metrics == "off" else LineWriter(1).write
+        named = methods if settings.metrics == "emf" else ()
+        name = settings.queue_url.rpartition("/")[2]
+        return cls(queue_name=name, methods=named, in_flight=in_flight, write=write)
 
     def job(self, outcome: str, *, method: str, times_ms: tuple[float, int] | None = None) -> None:
         """Count a job's outcome; its times are those of the run and of the wait on the queue."""
         with self._lock:
-            if method not in self._tallies and len(self._tallies) >= METHODS_MAX:
-                method = OTHER
+            if method not in self._methods:
+                method = OTHER if self._methods else TOTALS
             tally = self._tallies.setdefault(method, Tally())
             tally.outcomes[_name(outcome)] += 1
             if times_ms:
@@ -103,7 +108,8 @@ class Metrics:
             self._write(_line({"Queue": self._queue_name}, counts))
         for method, tally in tallies.items():
             values: Values = {**tally.outcomes, "Duration": tally.durations, "QueueLatency": tally.latencies}
-            self._write(_line({"Queue": self._queue_name, "Method": _dimension(method)}, values))
+            named = {} if method == TOTALS else {"Method": _dimension(method)}
+            self._write(_line({"Queue": self._queue_name, **named}, values))
 
 
 def _discard(_line: str) -> None:

@@ -89,7 +89,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     coroutines = Coroutines()
     threading.Thread(target=coroutines.loop, name="coroutines", daemon=True).start()
-    metrics = Metrics.of(order.settings, in_flight=lambda: 1)
+    metrics = Metrics.of(order.settings, methods=jobs.jobs, in_flight=lambda: 1)
     execution = Execution(
         catalog=jobs,
         caller=Caller(around=around, coroutines=coroutines),

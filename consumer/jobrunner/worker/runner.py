@@ -64,7 +64,7 @@ class Runner:
         self._hand = Hand(
             threads=settings.threads, visibility_seconds=order.visibility_seconds, attempts_max=order.attempts_max
         )
-        self._metrics = Metrics.of(settings, in_flight=self._hand.__len__)
+        self._metrics = Metrics.of(settings, methods=jobs.jobs, in_flight=self._hand.__len__)
         self._queue = PacedQueue(queue=queue, outage=Outage(log=log), metrics=self._metrics)
         self._settle()
         self._work(jobs, around, output)
