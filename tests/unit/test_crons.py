@@ -15,7 +15,7 @@ from servers import ROOT
 
 from jobrunner.app.catalog import Catalog, Job
 from jobrunner.cli import main
-from jobrunner.crons import file, ticker
+from jobrunner.crons import describe, file, ticker
 from jobrunner.crons import scheduler as scheduler_room
 from jobrunner.crons.expression import parse
 from jobrunner.crons.scheduler import PLACEHOLDER, Place, Scheduler, schedule_name
@@ -345,6 +345,11 @@ def test_a_description_is_cut_to_what_aws_takes(scheduler, crons):
     (cron, *_) = crons()
     long = dataclasses.replace(cron, description="x" * 450, name="n" * 55)
     assert len(scheduler._wanted(long)["Description"]) <= 512
+
+
+def test_a_tick_that_may_only_be_seconds_late_is_warned_of(crons):
+    (line,) = [line for line in describe(crons(GOOD.replace("7200", "60"))) if "warning" in line]
+    assert "make max_age_seconds 120 or more" in line
 
 
 def test_names_and_arns():

@@ -1,8 +1,11 @@
 """Dead letters: what a walk hides and shows again, what is ours to touch, and what is said when SQS will not."""
 
+import dataclasses
+
 import pytest
 
 from jobrunner.errors import QueueError, SettingsError
+from jobrunner.message import decode
 from jobrunner.operate import dead as room
 from jobrunner.operate.dead import DeadLetters
 from jobrunner.operate.queues import DeadLetter, OperatedQueue
@@ -149,6 +152,20 @@ def test_sqss_own_move_is_followed_to_its_end(dead_letters, monkeypatch):
     seen = []
     assert letters.retry_all(seen.append) == 7
     assert seen == [3, 4]
+
+
+def test_a_move_that_says_it_is_complete_and_moved_nothing_is_not_believed(dead_letters):
+    letters, queue, dead = dead_letters(letter(1), letter(2))
+    dead.states = [(0, "COMPLETED", "")]
+    assert letters.retry_all(nothing) == 2
+    assert [each.message_id for each in queue.sent] == ["m1", "m2"]
+
+
+def test_a_tick_whose_time_scheduler_did_not_fill_in_is_sent_again_with_one(dead_letters):
+    tick = dataclasses.replace(letter(1), body='{"method":"a","scheduled_at":"<aws.scheduler.scheduled-time>"}')
+    letters, queue, _ = dead_letters(tick)
+    assert letters.retry(lambda _: True, nothing) == 1
+    assert decode(queue.sent[0].body).scheduled_at == "1970-01-01T00:00:00Z"
 
 
 def test_a_move_that_fails_is_said(dead_letters):

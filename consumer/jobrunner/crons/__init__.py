@@ -55,6 +55,8 @@ def describe(crons: Iterable[Cron]) -> Iterator[str]:
             yield f"  next: {'; '.join(times)}"
         elif cron.enabled:
             yield "  warning: it never fires (again)"
+        if cron.max_age_seconds and cron.max_age_seconds < file.AGE_SECONDS_GOOD:
+            yield f"  warning: a tick may come a minute late: make max_age_seconds {file.AGE_SECONDS_GOOD} or more"
 
 
 def next_lines(crons: Iterable[Cron], count: int) -> Iterator[str]:

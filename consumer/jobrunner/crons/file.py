@@ -20,6 +20,8 @@ FILE = "crons.toml"
 #: AWS: Scheduler's names, with room for the hash that ours end in; descriptions.
 NAME = re.compile(r"[0-9a-zA-Z_.-]{1,55}")
 DESCRIPTION_LENGTH_MAX = 450
+#: AWS: Scheduler fires within the minute that is due, not on its first second.
+AGE_SECONDS_GOOD = 120
 KEYS: dict[str, type | tuple[type, ...]] = {
     "method": str,
     "schedule": str,

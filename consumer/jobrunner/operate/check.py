@@ -158,6 +158,10 @@ def _crons(module: str, jobs: catalog.Catalog, path: Path | None) -> Iterator[Fi
     yield Finding("ok", "crons", f"{len(crons)}, {sum(cron.enabled for cron in crons)} of them enabled")
     now = datetime.now(UTC)
     for cron in crons:
+        if cron.max_age_seconds and cron.max_age_seconds < file.AGE_SECONDS_GOOD:
+            why = "Scheduler fires anywhere within the minute that is due: healthy ticks would be dropped"
+            cure = f"max_age_seconds = {file.AGE_SECONDS_GOOD} or more under [{cron.name}]"
+            yield Finding("warn", "crons", f"{cron.name}: max_age_seconds = {cron.max_age_seconds}", why, cure)
         if cron.enabled and not cron.next(now, 1):
             cure = f"change its schedule, or say enabled = false under [{cron.name}]"
             yield Finding("warn", "crons", f"{cron.name}: {cron.schedule.text}", "it never fires (again)", cure)

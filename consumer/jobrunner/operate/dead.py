@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from jobrunner.app.catalog import Catalog
 from jobrunner.errors import BadParams, QueueError, SettingsError, UnknownMethod
-from jobrunner.message import decode_or_none
+from jobrunner.message import PLACEHOLDER, decode_or_none
 from jobrunner.operate.queues import DeadLetter, OperatedQueue, operated, span, utc
 from jobrunner.operate.walk import Walk
 from jobrunner.queue.requests import batches
@@ -84,6 +85,7 @@ class DeadLetters:
 
     def retry_all(self, progress: Progress) -> int:
         """Send all again, by SQS's own move task where it has one; returns how many."""
+        before = self.length()
         if not self._start_move():
             return self.retry(lambda _: True, progress)
         moved, status, reason = self._dead.move_state(self._dead.arn)
@@ -95,6 +97,8 @@ class DeadLetters:
             moved = total
         if status != "COMPLETED":
             raise QueueError(f"SQS's own move ended as {status} after {moved}: {reason}. Nothing is lost: retry again")
+        if before and not moved:  # it is over, and has done nothing
+            return self.retry(lambda _: True, progress)
         return moved
 
     def retry(self, chosen: Chosen, progress: Progress) -> int:
@@ -107,7 +111,7 @@ class DeadLetters:
             for batch in walk:
                 letters = [letter for letter in batch if self._is_ours(letter) and chosen(letter)]
                 for part in batches([letter.size for letter in letters]):
-                    sending = [letters[index] for index in part]
+                    sending = [_filled_in(letters[index]) for index in part]
                     refusals = self._queue.send(sending)
                     sent = [letter for index, letter in enumerate(sending) if index not in refusals]
                     stuck += walk.delete(sent)
@@ -151,6 +155,14 @@ class DeadLetters:
                 raise
             return False
         return True
+
+
+def _filled_in(letter: DeadLetter) -> DeadLetter:
+    """Give a tick that Scheduler gave up before it had filled in its time the time when it was given up."""
+    if PLACEHOLDER not in letter.body:
+        return letter
+    at = datetime.fromtimestamp(letter.sent_at, UTC)
+    return replace(letter, body=letter.body.replace(PLACEHOLDER, f"{at:%Y-%m-%dT%H:%M:%SZ}"))
 
 
 def of(queue_url: str) -> DeadLetters:
