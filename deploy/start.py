@@ -30,8 +30,8 @@ DEFAULTS = {
 MARKER, LOG = "web-is-fatal", "supervisord.log"
 #: Of the stop time: the worker's part, and what is kept for the last steps.
 WORKER_SECONDS, SPARE_SECONDS = 3, 1
-#: supervisord waits for a second, then starts all its programs.
-STARTING_SECONDS = 2.5
+#: supervisord waits for a second, then starts all its programs; later than this they have had their chance.
+STARTING_SECONDS_MAX = 6
 PR_SET_CHILD_SUBREAPER = 36
 #: Of supervisord's own lines, those that somebody may look for; a stop that was asked for is no news.
 NEWS = ("exited:", "gave up:", "killing", "CRIT", "ERRO")
@@ -47,14 +47,14 @@ def run():
     web_seconds = max(1, stop_seconds - WORKER_SECONDS - 2 * SPARE_SECONDS)
     environment |= {"WEB_STOP_SECONDS": str(web_seconds), "WEB_KILL_SECONDS": str(web_seconds + SPARE_SECONDS)}
     folder = Path(environment["RUN_DIR"])
-    for left in (MARKER, "supervisord.pid"):
-        (folder / left).unlink(missing_ok=True)
+    (folder / MARKER).unlink(missing_ok=True)
     # Orphans come to us and are reaped, also where this is not process 1.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     relay(folder / LOG)
     config = Path(__file__).with_name("supervisord.conf")
     supervisord = subprocess.Popen(["supervisord", "--configuration", config], env=environment)
-    code = supervise(supervisord, signalled, folder / "supervisord.pid")
+    # Its listener, the web server, the workers.
+    code = supervise(supervisord, signalled, 2 + int(environment["JOBRUNNER_PROCESSES"]))
     asked_at = min(
         (at for number, at in signalled if number in (signal.SIGTERM, signal.SIGINT)), default=time.monotonic()
     )
@@ -62,20 +62,31 @@ def run():
     return 1 if (folder / MARKER).exists() else max(code, 0)
 
 
-def supervise(supervisord, signalled, pid_file):
+def supervise(supervisord, signalled, programs):
     """Reap all that ends until supervisord does, and pass signals on; returns its code."""
-    passed, starts_until = 0, time.monotonic() + STARTING_SECONDS
+    passed, starts_until = 0, time.monotonic() + STARTING_SECONDS_MAX
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == supervisord.pid:
             return os.waitstatus_to_exitcode(status)
         # Not while it starts its programs: what it signals between their fork and their exec is lost on them.
-        heeds = time.monotonic() > starts_until and pid_file.exists()
-        if passed < len(signalled) and heeds:
+        if passed < len(signalled) and (time.monotonic() > starts_until or has_started(supervisord.pid, programs)):
+            starts_until = 0
             supervisord.send_signal(signalled[passed][0])
             passed += 1
         elif not pid:
             time.sleep(0.05)
+
+
+def has_started(pid, programs):
+    """Tell whether so many programs run under supervisord, and none of them is still its own image."""
+    try:
+        own = Path(f"/proc/{pid}/cmdline").read_bytes()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        lines = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
+    except OSError:
+        return False
+    return len(lines) >= programs and own not in lines
 
 
 def wait_for_the_rest(deadline):
