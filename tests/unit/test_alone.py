@@ -95,6 +95,11 @@ def test_what_the_child_could_not_delete_or_did_not_release_is_settled_here(hous
     assert (failed.name, failed.release_seconds) == ("failed", 7)
 
 
+def test_a_report_that_is_none_is_no_error_of_ours(house):
+    house.run(f"{BEGIN}{STARTED}os.write(to, b'rubbish\\n')")
+    assert [outcome.name for _, outcome in house.settler.settled] == ["died"]
+
+
 @pytest.mark.parametrize("child", [f"{BEGIN}sys.exit(3)", "raise SystemExit(1)"], ids=["before it starts", "at once"])
 def test_a_child_that_did_not_start_the_job_is_not_the_jobs_failure(house, events, child):
     """The job runs here: it has no other attempt."""

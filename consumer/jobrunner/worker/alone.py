@@ -149,8 +149,9 @@ def _file_of(data: bytes) -> IO[bytes]:
 
 def _parsed(report: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for line in report.splitlines():
-        found |= json.loads(line)
+    with suppress(ValueError):  # a job may write anything to any descriptor
+        for line in report.splitlines():
+            found |= json.loads(line)
     return found
 
 
