@@ -94,9 +94,10 @@ class ScheduleError(JobrunnerError, ValueError):
 
 
 class QueueError(JobrunnerError):
-    """SQS did not do what was asked; it may the next time."""
+    """SQS did not do what was asked; it may the next time. `job_id`: of the call that `enqueue` tried to send."""
 
     exit_code = ExitCode.UNREACHABLE
+    job_id: str | None = None
 
 
 class LastingQueueError(QueueError):

@@ -4,9 +4,11 @@ import asyncio
 import functools
 import os
 import pickle
+import re
 import socket
 import sys
 import types
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -297,3 +299,42 @@ def test_inline_refuses_what_a_worker_would_refuse(jobs, monkeypatch):
     )
     with pytest.raises(RuntimeError, match="returned a generator"):
         enqueue("shop.bill")
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"delay_seconds": 1.5}, "delay_seconds is 1.5: give whole seconds"),
+        ({"delay_seconds": "60"}, "delay_seconds is '60'"),
+        ({"delay_seconds": True}, "delay_seconds is True"),
+        ({"delay_seconds": timedelta(hours=1)}, "delay_seconds is 3600"),
+        ({"group": 7}, "group is 7: give a text"),
+        ({"group": "with space"}, "visible ASCII"),
+    ],
+)
+@pytest.mark.parametrize("where", [URL, "inline:"])
+def test_a_callers_mistake_is_named_before_anything_is_sent(queue, monkeypatch, named, says, where):
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", where)
+    for send in (partial(enqueue, "a"), partial(enqueue_many, [("a", None)])):
+        with pytest.raises(SettingsError, match=re.escape(says)):
+            send(**named)
+    assert queue.bodies == []
+
+
+def test_a_delay_may_be_a_timedelta_and_is_never_early(queue):
+    enqueue("a", delay_seconds=timedelta(seconds=59, milliseconds=1))
+    assert queue.bodies[0][1] == 60
+
+
+@pytest.mark.parametrize("calls", [["a.b"], [("a",)], [("a", {}, 1)], [None]])
+def test_calls_that_are_no_pairs_are_named(queue, calls):
+    with pytest.raises(SettingsError, match=r"calls\[0\] is"):
+        enqueue_many(calls)
+
+
+def test_after_an_error_the_same_id_can_be_tried_again(queue):
+    queue.answers = [QueueError("answer lost")] * 3
+    with pytest.raises(QueueError) as caught:
+        enqueue("a")
+    assert enqueue("a", id=caught.value.job_id) == caught.value.job_id
+    assert decode(queue.bodies[0][0]).id == caught.value.job_id

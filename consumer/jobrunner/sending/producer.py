@@ -1,11 +1,14 @@
 """Puts calls on the queue; runs on the web app's threads, in processes that may have forked."""
 
+import math
 import os
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +35,8 @@ Sent = tuple[list[int], list[int], QueueError | None]
 
 #: AWS: longer delays need a schedule.
 DELAY_SECONDS_MAX = 900
+GROUP = re.compile(r"[!-~]{1,128}")
+PAIR = 2
 #: A web request must not hang on us: all tries of one call together, unless JOBRUNNER_ENQUEUE_SECONDS says otherwise.
 BUDGET_SECONDS, BUDGET_SECONDS_MAX = 5.0, 300
 #: Of the budget: two tries fit that hang to their end. A name that takes long to resolve is beyond our reach.
@@ -45,9 +50,10 @@ def enqueue(
     method: Method,
     params: Params | None = None,
     *,
-    delay_seconds: int | None = None,
+    delay_seconds: int | timedelta | None = None,
     group: str | None = None,
     context: Mapping[str, str] | None = None,
+    id: str | None = None,  # noqa: A002 - what the job sees as current_job().id
     queue_url: str | None = None,
 ) -> str:
     """Put one job on the queue and return its id, which the job sees as `current_job().id`.
@@ -57,11 +63,17 @@ def enqueue(
     `group` lets SQS share a queue fairly (MessageGroupId). The queue is `queue_url` or
     JOBRUNNER_QUEUE_URL; `inline:` runs the job at once, here. Raises MalformedMessage, SettingsError or
     QueueError; after one that is neither a RequestRefused, a QueueNotFound nor an AccessDenied the job
-    may be on the queue all the same.
+    may be on the queue all the same. Its `job_id` is the id to try again with, `id=`, so that the job
+    can tell the two apart from two jobs.
     """
-    call = _call(method, params, context)
-    _check_delay(delay_seconds)
-    send_body(encode(call), delay_seconds=delay_seconds, group=group, queue_url=queue_url)
+    call = _call(method, params, context, id)
+    delay = _delay(delay_seconds)
+    _check_group(group)
+    try:
+        send_body(encode(call), delay_seconds=delay, group=group, queue_url=queue_url)
+    except QueueError as error:
+        error.job_id = str(call.id)
+        raise
     return str(call.id)
 
 
@@ -81,7 +93,7 @@ def send_body(
 def enqueue_many(
     calls: Iterable[tuple[Method, Params | None]],
     *,
-    delay_seconds: int | None = None,
+    delay_seconds: int | timedelta | None = None,
     group: str | None = None,
     context: Mapping[str, str] | None = None,
     queue_url: str | None = None,
@@ -92,8 +104,9 @@ def enqueue_many(
     sent, which were not, and of which SQS never said.
     """
     url = _queue_url(queue_url)
-    _check_delay(delay_seconds)
-    prepared = [_call(method, params, context) for method, params in calls]
+    delay = _delay(delay_seconds)
+    _check_group(group)
+    prepared = [_call(*_pair(index, call), context) for index, call in enumerate(calls)]
     bodies = [encode(call) for call in prepared]
     ids = [str(call.id) for call in prepared]
     if url == inline.URL:
@@ -102,7 +115,7 @@ def enqueue_many(
         return ids
 
     def send(batch: list[int]) -> Sent:
-        return _send_batch(url, bodies, batch, delay_seconds=delay_seconds, group=group)
+        return _send_batch(url, bodies, batch, delay_seconds=delay, group=group)
 
     results = _in_parallel(send, sqs.batches([len(body) for body in bodies]))
     not_sent = [index for result in results for index in result[0]]
@@ -165,11 +178,17 @@ def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds:
     return (refused, left, error) if unknown else (refused + left, [], error)
 
 
-def _call(method: Method, params: Params | None, context: Mapping[str, str] | None) -> Call:
+def _pair(index: int, call: Any) -> tuple[Method, Params | None]:
+    if isinstance(call, tuple | list) and len(call) == PAIR:
+        return call[0], call[1]
+    raise SettingsError(f"calls[{index}] is {call!r:.100}, not a pair of method and params")
+
+
+def _call(method: Method, params: Params | None, context: Mapping[str, str] | None, job_id: str | None = None) -> Call:
     arguments = {} if params is None else params
     if not isinstance(method, str):
         method = _name_of(method, arguments)
-    return Call(method=method, params=arguments, context=dict(context or {}), id=str(uuid.uuid4()))
+    return Call(method=method, params=arguments, context=dict(context or {}), id=job_id or str(uuid.uuid4()))
 
 
 def _name_of(function: Callable[..., Any], params: Params) -> str:
@@ -194,12 +213,25 @@ def _queue_url(given: str | None) -> str:
     return url
 
 
-def _check_delay(seconds: int | None) -> None:
-    if seconds is not None and not 0 <= seconds <= DELAY_SECONDS_MAX:
+def _delay(given: int | timedelta | None) -> int | None:
+    """Give whole seconds, rounded up: never early."""
+    seconds = math.ceil(given.total_seconds()) if isinstance(given, timedelta) else given
+    if seconds is None:
+        return None
+    if not isinstance(seconds, int) or isinstance(seconds, bool):
+        raise SettingsError(f"delay_seconds is {given!r}: give whole seconds, or a timedelta")
+    if not 0 <= seconds <= DELAY_SECONDS_MAX:
         raise SettingsError(
             f"delay_seconds is {seconds}, and SQS takes 0 to {DELAY_SECONDS_MAX}: "
             "for later than that make a one-time schedule in EventBridge Scheduler, at(...)"
         )
+    return seconds
+
+
+def _check_group(group: object) -> None:
+    """Raise SettingsError for what SQS takes for no message group (AWS: 1 to 128 visible ASCII characters)."""
+    if group is not None and not (isinstance(group, str) and GROUP.fullmatch(group)):
+        raise SettingsError(f"group is {group!r:.200}: give a text of 1 to 128 visible ASCII characters")
 
 
 def _budget_seconds() -> float:
