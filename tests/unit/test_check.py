@@ -248,3 +248,9 @@ def test_a_url_or_profile_that_botocore_does_not_take_is_named(monkeypatch, url,
 def test_a_module_without_methods_is_an_error_with_its_cure(count, level):
     found = rules.of_methods("jobs", count)
     assert (found.level, "write public functions in jobs" in found.cure) == (level, not count)
+
+
+def test_an_app_that_silences_its_jobs_is_told_how_not_to():
+    assert rules.of_logging(is_heard=True).level == "ok"
+    finding = rules.of_logging(is_heard=False)
+    assert (finding.level, "dictConfig" in finding.cure) == ("warn", True)

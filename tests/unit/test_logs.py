@@ -184,7 +184,7 @@ def test_a_descriptor_that_has_become_somebody_elses_is_not_written_to(tmp_path)
     script = (
         "import os, sys\nfrom jobrunner.telemetry import logs\n"
         "log = logs.configure(log_format='json', level='info')\nlog.info('before')\n"
-        "os.closerange(3, 256)\n"
+        "os.closerange(3, 256)\nlogs.LOOK_SECONDS = 0\n"
         f"others = [os.open({str(tmp_path / 'theirs')!r}, os.O_WRONLY | os.O_CREAT) for _ in range(20)]\n"
         "log.info('after')\n"
     )

@@ -46,6 +46,8 @@ class Caller:
         return None if returned else JobDidNotReturn("--around swallowed the job's exception")
 
     def _finish(self, result: object) -> None:
+        if result is None:
+            return
         while inspect.isawaitable(result):  # what an `async def` returns may be one again
             result = self._coroutines.result_of(result)
         if inspect.isgenerator(result) or inspect.isasyncgen(result):

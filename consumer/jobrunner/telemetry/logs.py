@@ -24,6 +24,8 @@ LINE_BYTES_MAX = 4_096
 CUT = " ...[cut]... "
 #: More members than this are cut off before the texts are looked at.
 KEYS_MAX = 100
+#: Whether our descriptor is still ours is looked at this often.
+LOOK_SECONDS = 0.01
 #: How long a line may wait for its reader.
 WAIT_SECONDS = 0.5
 #: Not `extra`: what every record has, and what other handlers leave on it.
@@ -87,6 +89,7 @@ class LineWriter:
     def __init__(self, descriptor: int) -> None:
         self._lock = threading.Lock()
         self._dropped = 0
+        self._looked_at = 0.0
         self._take(descriptor)
 
     def write(self, line: str) -> None:
@@ -124,10 +127,12 @@ class LineWriter:
 
     def _is_written(self, data: bytes, wait_seconds: float) -> bool:
         """Write, waiting for room for a while; False if there was none. What has no reader any more counts as read."""
-        if self._file is None or _file_of(self._descriptor) != self._file:
-            self._take(1)  # a job has closed every descriptor, and ours may be somebody else's by now
-            if self._file is None:
-                return True
+        if (now := time.monotonic()) > self._looked_at + LOOK_SECONDS:
+            self._looked_at = now
+            if self._file is None or _file_of(self._descriptor) != self._file:
+                self._take(1)  # a job has closed every descriptor, and ours may be somebody else's by now
+        if self._file is None:
+            return True
         try:
             if self._never_waits:
                 with suppress(BlockingIOError):
