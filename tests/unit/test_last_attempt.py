@@ -28,7 +28,8 @@ def attempt(monkeypatch, tmp_path, log, metrics):
         raise Ended(code)
 
     monkeypatch.setattr(last_attempt.signals, "end", end)
-    monkeypatch.setattr(last_attempt.time, "sleep", lambda _: None)
+    monkeypatch.setattr(last_attempt, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(LastAttempt, "_watch", lambda _: None)  # it would go on for ever
 
     def make(*, outcome=DONE, parent=None, lease_age_seconds=0.0, job_timeout_seconds=0):
         order = Order(
