@@ -117,7 +117,12 @@ def enqueue_many(
     def send(batch: list[int]) -> Sent:
         return _send_batch(url, bodies, batch, delay_seconds=delay, group=group)
 
-    results = _in_parallel(send, sqs.batches([len(body) for body in bodies]))
+    _check_sent(ids, _in_parallel(send, sqs.batches([len(body) for body in bodies])))
+    return ids
+
+
+def _check_sent(ids: list[str], results: list[Sent]) -> None:
+    """Raise EnqueueError unless all were sent."""
     not_sent = [index for result in results for index in result[0]]
     unknown = [index for result in results for index in result[1]]
     if not_sent or unknown:
@@ -130,7 +135,6 @@ def enqueue_many(
             unknown=unknown,
             ids=ids,
         )
-    return ids
 
 
 def _in_parallel(send: Callable[[list[int]], Sent], batches: list[list[int]]) -> list[Sent]:
