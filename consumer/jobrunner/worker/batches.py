@@ -12,6 +12,9 @@ from jobrunner.queue.requests import BATCH_MAX
 #: less lowers the number of jobs that a crash just now would repeat.
 LINGER_SECONDS = 0.1
 
+#: While requests fail, look this often whether the pause is over: another action's success ends it for all.
+LOOK_SECONDS = 0.25
+
 Item = TypeVar("Item")
 
 
@@ -95,4 +98,4 @@ class Batches(Generic[Item]):
         waited = time.monotonic() - self._first_at
         if not is_due(count=len(self._line), waited_seconds=waited, running=self._running()):
             return LINGER_SECONDS - waited
-        return self._pause()
+        return min(self._pause(), LOOK_SECONDS)

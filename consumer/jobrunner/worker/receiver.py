@@ -7,6 +7,7 @@ from jobrunner.errors import ExitCode, QueueError
 from jobrunner.queue.endpoint import CONNECT_SECONDS
 from jobrunner.queue.paced import PacedQueue
 from jobrunner.queue.requests import POLL_MARGIN_SECONDS
+from jobrunner.worker.batches import LOOK_SECONDS
 from jobrunner.worker.deadman import DeadMansSwitch
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.inbox import Inbox
@@ -122,5 +123,5 @@ class Receiver:
         """Wait while more would only do harm."""
         # What is stuck first: it needs the turn that the last question takes.
         while seconds := self._settler.seconds_to_hold() or self._queue.seconds_to_wait("receive"):
-            if self._stopped.wait(seconds):
+            if self._stopped.wait(min(seconds, LOOK_SECONDS)):
                 return
