@@ -176,13 +176,13 @@ def test_a_worker_that_is_killed_leaves_a_line_that_says_how(container, tmp_path
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.5])
-def test_a_stop_right_after_the_start_is_quick(container, seconds):
+def test_a_stop_right_after_the_start_is_heard_by_the_worker(container, seconds):
+    """supervisord loses what it signals between fork and exec, and then kills the worker after its time."""
     box = container()
     time.sleep(seconds)
-    started = time.monotonic()
     os.kill(box.process.pid, signal.SIGTERM)
-    assert box.process.wait(10) in (0, -signal.SIGTERM)
-    assert time.monotonic() - started < 7
+    assert box.process.wait(60) in (0, -signal.SIGTERM)
+    assert "killing 'jobrunner" not in box.log.read_text()
 
 
 def test_a_worker_that_cannot_start_does_not_take_the_web_down(container):
