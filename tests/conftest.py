@@ -40,6 +40,12 @@ def aws(monkeypatch):
     monkeypatch.setenv("JOBRUNNER_ENQUEUE_SECONDS", "60")  # these machines are noisy, and tests run six at a time
 
 
+@pytest.fixture(autouse=True)
+def log_context():
+    """What a page's code binds in this process is not the next test's."""
+    structlog.contextvars.clear_contextvars()
+
+
 @pytest.fixture
 def events():
     return Events()
