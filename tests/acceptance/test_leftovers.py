@@ -43,6 +43,7 @@ async def returns_another():
 async def block(seconds):
     note("start block")
     time.sleep(seconds)
+def takes(body): pass
 def slow_in_thirty(n):
     if n % 30 == 0: time.sleep(3)
 """
@@ -65,6 +66,18 @@ def test_a_hundred_failed_jobs_leave_no_memory_behind(app, method):
     app.enqueue(*[(method, {})] * 100)
     worker.wait("job.failed", 110, seconds=60, method=method)
     assert process.memory_info().rss - before < 110_000_000, "at most the two that may be running again"
+
+
+def test_a_worker_that_is_idle_keeps_no_bodies(app):
+    worker = app.consume()
+    worker.wait("worker.ready")
+    process = psutil.Process(worker.process.pid)
+    before = process.memory_info().rss
+    for round_ in (1, 2, 3, 4):
+        app.enqueue(*[("takes", {"body": "x" * 1_000_000})] * 100)
+        worker.wait("job.done", 100 * round_, seconds=60)
+    app.wait_until_empty()
+    assert process.memory_info().rss - before < 60_000_000
 
 
 @pytest.mark.parametrize("method", ["tenant", "atenant"])

@@ -15,12 +15,11 @@ from jobrunner.worker.lease import Lease, State
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What to ask for a lease: `release_seconds` until others see its message, or None for a renewal."""
+    """What to ask for a lease: a renewal, or in how many seconds others see its message, tried `until` then."""
 
     lease: Lease
-    release_seconds: int | None
-    #: When trying is no use any more.
-    until: float
+    release_seconds: int | None = None
+    until: float = 0.0
 
 
 class Visibility:
@@ -39,7 +38,7 @@ class Visibility:
         """Put the leases that are due in line: at each tick of the keeper. Never waits."""
         due = self._hand.due()
         for lease in due:
-            self.line.add(Change(lease, None, lease.ends_at()))
+            self.line.add(Change(lease))
         if not due and not len(self.line):
             self._queue.nothing_left("change_visibility")
 
