@@ -1,11 +1,16 @@
 """The job that this thread or task is running, for the job's own code and for every log line."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from jobrunner.errors import NoCurrentJob
 from jobrunner.message import Call, Delivery
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +28,15 @@ class CurrentJob:
     sent_at: datetime
     scheduled_at: datetime | None
     context: dict[str, str]
+    _is_stopping: Callable[[], bool] = field(default=_never, repr=False, compare=False)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this job's process has been asked to end: a long job saves where it stands, and returns."""
+        return self._is_stopping()
 
     @classmethod
-    def of(cls, call: Call, delivery: Delivery) -> "CurrentJob":
+    def of(cls, call: Call, delivery: Delivery, *, is_stopping: Callable[[], bool] = _never) -> "CurrentJob":
         """Make it from what the message asks and how it came."""
         return cls(
             id=call.id or delivery.message_id,
@@ -35,6 +46,7 @@ class CurrentJob:
             sent_at=datetime.fromtimestamp(delivery.sent_at, UTC),
             scheduled_at=datetime.fromisoformat(call.scheduled_at) if call.scheduled_at else None,
             context=call.context,
+            _is_stopping=is_stopping,
         )
 
 

@@ -28,6 +28,7 @@ class Settings:
     around: str | None = None
     threads: int = 8
     job_timeout_seconds: int = 3600
+    protect_after_seconds: int | None = None
     visibility_timeout_seconds: int | None = None
     wait_seconds: int = WAIT_SECONDS_MAX
     max_memory_mb: int | None = None
@@ -46,6 +47,8 @@ class Settings:
             check_around(self.around)
         _check_range("--threads", self.threads, 1, 200)
         _check_range("--job-timeout", self.job_timeout_seconds, 0, VISIBILITY_SECONDS_MAX, unit="seconds (0: no limit)")
+        if self.protect_after_seconds is not None:
+            _check_range("--protect-after", self.protect_after_seconds, 1, VISIBILITY_SECONDS_MAX, unit="seconds")
         _check_range("--wait-seconds", self.wait_seconds, 1, WAIT_SECONDS_MAX)
         if self.visibility_timeout_seconds is not None:
             check_visibility_timeout(self.visibility_timeout_seconds, "--visibility-timeout")

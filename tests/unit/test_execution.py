@@ -27,7 +27,7 @@ def run(log, metrics):
     def run(function, params=None, *, around=None, body=None, attempt=1, result_of=None, **call):
         catalog = Catalog(module="jobs", jobs={"job": Job.of("job", function)}, left_out={})
         caller = Caller(around=around, coroutines=SimpleNamespace(result_of=result_of))
-        execution = Execution(catalog=catalog, caller=caller, attempts_max=5, metrics=metrics, log=log)
+        execution = Execution(catalog=catalog, caller=caller, attempts_max=5, is_stopping=lambda: False, metrics=metrics, log=log)
         text = body or encode(Call(method="job", params=params or {}, **call))
         return execution.run(
             Delivery(message_id="m-1", receipt_handle="h", body=text, attempt=attempt, sent_at=time.time() - 2)
@@ -80,6 +80,7 @@ def test_an_unknown_method_waits_for_its_deploy_and_is_logged_once(log, metrics,
         catalog=Catalog(module="jobs", jobs={}, left_out={}),
         caller=Caller(around=None, coroutines=None),
         attempts_max=None,
+        is_stopping=lambda: False,
         metrics=metrics,
         log=log,
     )

@@ -70,6 +70,14 @@ worker = of(
         help="A job that runs longer ends the process; 0: no limit.",
     ),
     click.option(
+        "--protect-after",
+        "protect_after_seconds",
+        type=int,
+        **variable("PROTECT_AFTER"),
+        metavar="SECONDS",
+        help="On ECS: while a job is older than this, its task is protected from scale-in and deploys.",
+    ),
+    click.option(
         "--visibility-timeout",
         "visibility_timeout_seconds",
         type=int,

@@ -4,6 +4,7 @@ import contextvars
 import inspect
 import time
 import traceback
+from collections.abc import Callable
 from datetime import datetime
 
 from structlog.typing import FilteringBoundLogger
@@ -29,12 +30,14 @@ class Execution:
         catalog: Catalog,
         caller: Caller,
         attempts_max: int | None,
+        is_stopping: Callable[[], bool],
         metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
         self._catalog = catalog
         self._caller = caller
         self._attempts_max = attempts_max
+        self._is_stopping = is_stopping
         self._metrics = metrics
         self._log = log
         self._unknown_logged_at: dict[str, float] = {}
@@ -52,7 +55,7 @@ class Execution:
         except MalformedMessage as error:
             self._metrics.event("malformed")
             return self._refused("malformed", delivery, error)
-        current.running.set(current.CurrentJob.of(call, delivery))
+        current.running.set(current.CurrentJob.of(call, delivery, is_stopping=self._is_stopping))
         return self._run_call(call, delivery)
 
     def _run_call(self, call: Call, delivery: Delivery) -> Outcome:

@@ -18,10 +18,16 @@ class Inbox:
 
     def __init__(self) -> None:
         self._wishes: SimpleQueue[ExitCode | None] = SimpleQueue()
+        self._is_stopping = False
 
     def ask(self, wish: ExitCode | None) -> None:
         """Put a wish in; never waits."""
+        self._is_stopping = self._is_stopping or wish is not None
         self._wishes.put(wish)
+
+    def is_stopping(self) -> bool:
+        """Tell whether anybody has asked for the end."""
+        return self._is_stopping
 
     def next(self) -> ExitCode | None:
         """Wait for the next wish."""

@@ -94,6 +94,8 @@ def main() -> NoReturn:
         catalog=jobs,
         caller=Caller(around=around, coroutines=coroutines),
         attempts_max=order.attempts_max,
+        # Only the container's end ends this process, and its parent is told of that first.
+        is_stopping=lambda: os.getppid() != order.parent,
         metrics=metrics,
         log=log,
     )

@@ -28,6 +28,7 @@ from jobrunner.worker.keeper import Keeper, Reporter
 from jobrunner.worker.last_attempt import Order
 from jobrunner.worker.limits import DescriptorWatch, JobLimit, MemoryLimit, PollWatch
 from jobrunner.worker.pool import Pool
+from jobrunner.worker.protection import TaskProtection, ecs_agent
 from jobrunner.worker.receiver import Receiver
 from jobrunner.worker.settler import Settler
 from jobrunner.worker.stacks import Stacks
@@ -84,6 +85,7 @@ class Runner:
             catalog=jobs,
             caller=Caller(around=around, coroutines=self._coroutines),
             attempts_max=self._order.attempts_max,
+            is_stopping=self._inbox.is_stopping,
             metrics=self._metrics,
             log=self._log,
         )
@@ -122,8 +124,18 @@ class Runner:
         self._stacks = Stacks(hand=self._hand, coroutine_stack=self._coroutines.stack_for, log=self._log)
         settle = (self._settler.hand_back_unstarted, self._visibility.renew_due)
         self._keeper = Keeper(duties=[*settle, *self._limits()])
-        courtesies = [self._metrics.tick, self._switch.stamp, *([self._status.write] if self._status else [])]
-        self._reporter = Reporter(courtesies=courtesies, log=self._log)
+        self._reporter = Reporter(courtesies=list(self._courtesies()), log=self._log)
+
+    def _courtesies(self) -> Iterator[Callable[[], None]]:
+        yield self._metrics.tick
+        yield self._switch.stamp
+        if self._status:
+            yield self._status.write
+        if seconds := self._settings.protect_after_seconds:
+            if protect := ecs_agent():
+                yield TaskProtection(hand=self._hand, after_seconds=seconds, protect=protect, log=self._log).renew
+            else:
+                self._log.warning("task.not_protected", why="--protect-after, and no ECS here (ECS_AGENT_URI)")
 
     def _limits(self) -> Iterator[Callable[[], None]]:
         inbox, log, settings = self._inbox, self._log, self._settings
