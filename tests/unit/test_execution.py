@@ -27,7 +27,9 @@ def run(log, metrics):
     def run(function, params=None, *, around=None, body=None, attempt=1, result_of=None, **call):
         catalog = Catalog(module="jobs", jobs={"job": Job.of("job", function)}, left_out={})
         caller = Caller(around=around, coroutines=SimpleNamespace(result_of=result_of))
-        execution = Execution(catalog=catalog, caller=caller, attempts_max=5, is_stopping=lambda: False, metrics=metrics, log=log)
+        execution = Execution(
+            catalog=catalog, caller=caller, attempts_max=5, is_stopping=lambda: False, metrics=metrics, log=log
+        )
         text = body or encode(Call(method="job", params=params or {}, **call))
         return execution.run(
             Delivery(message_id="m-1", receipt_handle="h", body=text, attempt=attempt, sent_at=time.time() - 2)
