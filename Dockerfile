@@ -1,4 +1,4 @@
-# The demo web app and its workers in one image: copy this file and deploy/, and change the names.
+# The demo web app and its workers in one image. docs/aws.md has a Dockerfile for your app, and what else it needs.
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY requirements.lock pyproject.toml ./
@@ -6,7 +6,7 @@ COPY requirements.lock pyproject.toml ./
 RUN pip install --no-cache-dir --constraint requirements.lock uv \
  && uv venv /venv \
  && uv pip install --python /venv --no-cache --requirements pyproject.toml --extra demo --constraints requirements.lock
-# Your app would name jobrunner's wheel (`make wheel`) among the requirements above, and skip this.
+# Your app would name jobrunner's wheel (`make wheel`) among its requirements, and skip this.
 # Not `pip install jobrunner`: on PyPI that is somebody else's.
 COPY README.md LICENSE ./
 COPY consumer consumer

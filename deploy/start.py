@@ -23,6 +23,7 @@ from pathlib import Path
 DEFAULTS = {
     "PORT": "8000",
     "APP_DIR": str(Path(__file__).parent.parent),
+    "WEB_APP": "web.app:app",
     "JOBRUNNER_PROCESSES": "1",
     "RUN_DIR": "/tmp",
     "STOP_SECONDS": "10",

@@ -1,7 +1,8 @@
-"""deploy/aws/jobrunner.yaml: clean by cfn-lint, deployed into moto, and what works against what it made."""
+"""The templates in deploy/aws: clean by cfn-lint, deployed into moto, and what works against what they made."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -9,31 +10,43 @@ from pathlib import Path
 
 import boto3
 import pytest
+import yaml
 from servers import ROOT
 from workers import PROGRAM, Worker
 
+from jobrunner.cli import main
+
 #: What moto's CloudFormation passes over; the linter judges these.
-MOTO_LACKS = "AWS..(SQS..QueuePolicy|Scheduler..ScheduleGroup|CloudWatch..Alarm)"
+MOTO_LACKS = (
+    "AWS..(SQS..QueuePolicy|Scheduler..ScheduleGroup|CloudWatch..Alarm"
+    "|ApplicationAutoScaling..ScalableTarget|ApplicationAutoScaling..ScalingPolicy)"
+)
 pytestmark = pytest.mark.filterwarnings(f"ignore:Tried to parse {MOTO_LACKS} but:UserWarning")
 
 TEMPLATE = ROOT / "deploy" / "aws" / "jobrunner.yaml"
+SERVICE = ROOT / "deploy" / "aws" / "service.yaml"
 
 
 @pytest.fixture
 def stack(moto_url, monkeypatch):
     """Deploy the template; gives its outputs, with the environment of a shell that has AWS."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
-    cloudformation = boto3.client("cloudformation")
     app = f"shop-{uuid.uuid4().hex[:8]}"
+    return {"App": app, **deploy(TEMPLATE, app, App=app)}
+
+
+def deploy(template, name, **parameters):
+    """Make a stack; gives its outputs."""
+    cloudformation = boto3.client("cloudformation")
     cloudformation.create_stack(
-        StackName=app,
-        TemplateBody=TEMPLATE.read_text(),
-        Parameters=[{"ParameterKey": "App", "ParameterValue": app}],
+        StackName=name,
+        TemplateBody=template.read_text(),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM"],
     )
-    (made,) = cloudformation.describe_stacks(StackName=app)["Stacks"]
+    (made,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
     assert made["StackStatus"] == "CREATE_COMPLETE"
-    return {"App": app, **{output["OutputKey"]: output["OutputValue"] for output in made["Outputs"]}}
+    return {output["OutputKey"]: output["OutputValue"] for output in made["Outputs"]}
 
 
 def jobrunner(*words, code=0):
@@ -42,9 +55,66 @@ def jobrunner(*words, code=0):
     return done.stdout
 
 
-def test_the_template_is_clean():
+def test_the_templates_are_clean():
     linter = Path(sys.executable).parent / "cfn-lint"
-    subprocess.run([linter, TEMPLATE], check=True)
+    subprocess.run([linter, TEMPLATE, SERVICE], check=True)
+
+
+def service(stack, **more):
+    """Deploy the service beside the queue's stack, by parameters that have the names of its outputs."""
+    ec2 = boto3.client("ec2")
+    group = ec2.describe_security_groups()["SecurityGroups"][0]
+    subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [group["VpcId"]]}])["Subnets"]
+    boto3.client("ecs").create_cluster(clusterName="default")
+    target = boto3.client("elbv2").create_target_group(
+        Name=stack["App"], Protocol="HTTP", Port=8000, VpcId=group["VpcId"], TargetType="ip"
+    )
+    template = yaml.load(SERVICE.read_text(), Loader=CloudFormation)
+    policies = template["Resources"]["TaskRole"]["Properties"]["ManagedPolicyArns"]
+    assert policies == ["WorkerPolicyArn", "WebPolicyArn"], "moto passes these over"
+    shared = set(template["Parameters"]) & set(stack)
+    assert shared == {"App", "QueueUrl", "WorkerPolicyArn", "WebPolicyArn"}
+    return deploy(
+        SERVICE,
+        f"{stack['App']}-service",
+        Image="shop:1",
+        Subnets=",".join(subnet["SubnetId"] for subnet in subnets[:2]),
+        SecurityGroups=group["GroupId"],
+        TargetGroupArn=target["TargetGroups"][0]["TargetGroupArn"],
+        **{name: stack[name] for name in shared},
+        **more,
+    )
+
+
+class CloudFormation(yaml.SafeLoader):
+    """YAML with CloudFormation's own tags: what they refer to, as it is written."""
+
+
+CloudFormation.add_multi_constructor("!", lambda _loader, _tag, node: node.value)
+
+
+def test_the_service_is_made_beside_the_queue(stack):
+    outputs = service(stack, StopSeconds="60", ProtectAfterSeconds="300", TasksMax="10")
+    ecs, iam = boto3.client("ecs"), boto3.client("iam")
+    (made,) = ecs.describe_services(cluster="default", services=[outputs["ServiceName"]])["services"]
+    task = ecs.describe_task_definition(taskDefinition=made["taskDefinition"])["taskDefinition"]
+    (container,) = task["containerDefinitions"]
+    environment = {pair["name"]: pair["value"] for pair in container["environment"]}
+    assert environment["JOBRUNNER_QUEUE_URL"] == stack["QueueUrl"]
+    assert environment["JOBRUNNER_PROTECT_AFTER"] == "300"
+    assert int(environment["STOP_SECONDS"]) == int(container["stopTimeout"]) == 60
+    assert container["healthCheck"]["command"] == ["CMD", "python", "deploy/healthy.py"]
+    options = container["logConfiguration"]["options"]
+    assert (options["mode"], options["awslogs-group"]) == ("non-blocking", outputs["LogGroup"])
+    document = str(iam.get_role_policy(RoleName=outputs["TaskRoleName"], PolicyName="task")["PolicyDocument"])
+    assert "ecs:UpdateTaskProtection" in document
+    assert ":task/default/*" in document
+
+
+def test_the_service_names_variables_that_are_ours():
+    named = set(re.findall(r"- Name: ([A-Z][A-Z_]+)$", SERVICE.read_text(), re.MULTILINE))
+    ours = {option.envvar for option in main.commands["consume"].params} | {"JOBRUNNER_PROCESSES"}
+    assert named - ours == {"STOP_SECONDS", "HEALTH_PATH"}
 
 
 def test_check_crons_and_a_job_work_on_what_the_template_made(stack):
