@@ -27,7 +27,8 @@ class FakeQueue:
 
     def __init__(self, letters=()):
         self.letters = list(letters)
-        self.sent, self.deleted, self.shown = [], [], []
+        self.sent, self.deleted, self.shown, self.hidden = [], [], [], {}
+        self.down_after = None
         self.refuse = set()
         self.undeletable = set()
         self.source_urls = ["jobs"]
@@ -36,7 +37,10 @@ class FakeQueue:
 
     def receive(self, *, hidden_seconds, **_):
         self.hidden_seconds = hidden_seconds
+        if self.down_after == len(self.hidden):
+            raise QueueError("SQS did not answer")
         batch, self.letters = self.letters[:10], self.letters[10:]
+        self.hidden |= {letter.receipt_handle: letter for letter in batch}
         return batch
 
     def send(self, letters):
@@ -49,7 +53,10 @@ class FakeQueue:
         return refused
 
     def change_visibility(self, changes):
+        if self.down_after is not None:
+            raise QueueError("SQS did not answer")
         self.shown += changes
+        self.letters += [self.hidden.pop(handle) for handle, _ in changes]
         return {}
 
     def sources(self):
@@ -87,6 +94,13 @@ def test_what_is_looked_at_is_shown_again(dead_letters):
     (group,) = letters.groups(None)
     assert len(group.ids) == 25
     assert sorted(dead.shown) == sorted((f"h{n}", 0) for n in range(25))
+
+
+def test_a_walk_that_fails_says_for_how_long_it_hides_what_it_saw(dead_letters):
+    letters, _, dead = dead_letters(*map(letter, range(25)))
+    dead.down_after = 20
+    with pytest.raises(QueueError, match="SQS did not answer. 20 of them stay hidden for up to 30 s"):
+        letters.groups(None)
 
 
 def test_a_search_that_ends_early_shows_again_what_it_hid(dead_letters):
@@ -163,9 +177,11 @@ def test_a_move_that_says_it_is_complete_and_moved_nothing_is_not_believed(dead_
 
 def test_a_tick_whose_time_scheduler_did_not_fill_in_is_sent_again_with_one(dead_letters):
     tick = dataclasses.replace(letter(1), body='{"method":"a","scheduled_at":"<aws.scheduler.scheduled-time>"}')
-    letters, queue, _ = dead_letters(tick)
-    assert letters.retry(lambda _: True, nothing) == 1
-    assert decode(queue.sent[0].body).scheduled_at == "1970-01-01T00:00:00Z"
+    letters, queue, dead = dead_letters(tick, letter(2))
+    dead.states = [(1, "COMPLETED", "")]
+    assert letters.retry_all(nothing) == 2, "one by itself, since the move sends a body as it is"
+    (sent,) = queue.sent
+    assert decode(sent.body).scheduled_at == "1970-01-01T00:00:00Z"
 
 
 def test_a_move_that_fails_is_said(dead_letters):

@@ -84,7 +84,14 @@ class DeadLetters:
         return {letter.message_id for letter in self._letters() if chosen(letter)}
 
     def retry_all(self, progress: Progress) -> int:
-        """Send all again, by SQS's own move task where it has one; returns how many."""
+        """Send all again, by SQS's own move task where it has one; returns how many.
+
+        Ticks without their time go one by one first: the move sends a body as it is.
+        """
+        filled_in = self.retry(_lacks_its_time, progress)
+        return filled_in + self._move_all(progress)
+
+    def _move_all(self, progress: Progress) -> int:
         before = self.length()
         if not self._start_move():
             return self.retry(lambda _: True, progress)
@@ -157,9 +164,13 @@ class DeadLetters:
         return True
 
 
+def _lacks_its_time(letter: DeadLetter) -> bool:
+    return PLACEHOLDER in letter.body
+
+
 def _filled_in(letter: DeadLetter) -> DeadLetter:
     """Give a tick that Scheduler gave up before it had filled in its time the time when it was given up."""
-    if PLACEHOLDER not in letter.body:
+    if not _lacks_its_time(letter):
         return letter
     at = datetime.fromtimestamp(letter.sent_at, UTC)
     return replace(letter, body=letter.body.replace(PLACEHOLDER, f"{at:%Y-%m-%dT%H:%M:%SZ}"))

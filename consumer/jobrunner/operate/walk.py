@@ -5,7 +5,6 @@ end, and never for longer than it takes to see all: one that is killed keeps not
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Self
 
 from jobrunner.errors import QueueError
@@ -34,12 +33,17 @@ class Walk:
         self._hidden_seconds = min(HIDDEN_SECONDS + self._dead.length() // SEEN_PER_SECOND, VISIBILITY_SECONDS_MAX)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Show what was hidden and not deleted."""
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        """Show what was hidden and not deleted; an error that keeps it hidden says for how long."""
         held = [(handle, 0) for message_id, handle in self._handles.items() if message_id not in self._deleted]
+        hidden = 0
         for batch in tens(held):
-            with suppress(QueueError):  # it shows itself when its time is over
-                self._dead.change_visibility(batch)
+            try:
+                hidden += len(self._dead.change_visibility(batch))
+            except QueueError:  # it shows itself when its time is over
+                hidden += len(batch)
+        if hidden and isinstance(error, QueueError):
+            error.args = (f"{error}. {hidden} of them stay hidden for up to {self._hidden_seconds} s",)
 
     def __iter__(self) -> Iterator[list[DeadLetter]]:
         """Give what there is, until there is no more or the first ones come again."""
