@@ -58,5 +58,8 @@ def current_job() -> CurrentJob:
     """Return the running job's delivery; raises NoCurrentJob outside one."""
     job = running.get()
     if job is None:
-        raise NoCurrentJob("current_job() was called outside a job: only a job's own thread or task has one")
+        raise NoCurrentJob(
+            "current_job() was called outside a job: only a job's own thread or task has one. In a test, run the job "
+            "with JOBRUNNER_QUEUE_URL=inline: and enqueue(...), and it has one there too"
+        )
     return job

@@ -87,6 +87,10 @@ class AppImportFailed(AppError):
     """The named module exists and raised while it was imported."""
 
 
+class AroundBroken(AppError):
+    """What `--around` named gave no context manager: no job can run."""
+
+
 class ScheduleError(JobrunnerError, ValueError):
     """A schedule expression, or the file it stands in, is wrong."""
 

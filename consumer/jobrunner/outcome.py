@@ -16,11 +16,18 @@ class Outcome:
 
     name: str
     release_seconds: int | None = None
+    #: No attempt is left: SQS moves the message to the dead letters when it would be received again.
+    given_up: bool = False
 
     @property
     def deletes(self) -> bool:
         """Whether the message has done its work."""
         return self.release_seconds is None
+
+    @property
+    def retry_seconds(self) -> int | None:
+        """When the next attempt may start; None if there is none."""
+        return None if self.given_up else self.release_seconds
 
 
 DONE = Outcome("done")
@@ -28,13 +35,17 @@ DONE = Outcome("done")
 EXPIRED = Outcome("expired")
 
 
-def failed(name: str, attempt: int) -> Outcome:
-    """Give a failure's outcome: exponential, jittered backoff."""
+def failed(name: str, attempt: int, attempts_max: int | None) -> Outcome:
+    """Give a failure's outcome: exponential, jittered backoff; none where no attempt is left to wait for."""
+    if _is_last(attempt, attempts_max):
+        return Outcome(name, 0, given_up=True)
     return Outcome(name, _backoff(FAILURE_SECONDS, FAILURE_SECONDS_MAX, attempt))
 
 
-def unknown_method(attempt: int) -> Outcome:
+def unknown_method(attempt: int, attempts_max: int | None) -> Outcome:
     """Give the outcome of a call whose method is not here, or not yet."""
+    if _is_last(attempt, attempts_max):
+        return Outcome("unknown_method", 0, given_up=True)
     return Outcome("unknown_method", _backoff(UNKNOWN_SECONDS, UNKNOWN_SECONDS_MAX, attempt))
 
 
@@ -45,6 +56,10 @@ def handed_back(attempt: int) -> Outcome:
     a rolling restart would otherwise hunt one long job through every worker, an attempt each.
     """
     return Outcome("handed_back", round(random.uniform(0, min(4 * max(attempt - 1, 0), HAND_BACK_SECONDS_MAX))))
+
+
+def _is_last(attempt: int, attempts_max: int | None) -> bool:
+    return attempts_max is not None and attempt >= attempts_max
 
 
 def _backoff(seconds: int, seconds_max: int, attempt: int) -> int:

@@ -70,3 +70,17 @@ def test_a_reader_that_does_not_read_holds_neither_jobs_nor_the_stop(app, jobs_l
     finally:
         process.kill()
         os.close(reader)
+
+
+def test_an_around_that_gives_no_context_manager_is_said_once_and_keeps_every_job(app):
+    """Found at the first job, since it may only be called for one: nothing of the app can run."""
+    app.write("jobs.py", "def around(): return 5\ndef noop(): pass\n")
+    app.enqueue(*[("noop", {})] * 20)
+    worker = app.consume("--around", "jobs:around")
+    assert worker.end(20) == 3, str(worker)
+    (line,) = worker.named("worker.refused")
+    assert "--around 'jobs:around' gave 5, which is no context manager" in line["error"]
+    assert not worker.named("thread.died")
+    app.consume()
+    app.wait_until_empty()
+    assert app.counts(dead=True) == (0, 0, 0)

@@ -206,3 +206,15 @@ def test_an_app_folder_that_is_swapped_is_not_the_jobs_failure(last):
     app_dir.rename(last.folder / "old")
     worker.wait("alone.not_started", seconds=BACKOFF_SECONDS)
     wait_for(lambda: counts(last.queue_url) == (0, 0, 0) or sum(counts(last.queue_url, dead=True)), 20)
+
+
+def test_the_last_failure_is_said_and_a_dead_letter_at_once(last):
+    """No backoff is waited for that leads nowhere; and each line says which process wrote it."""
+    worker = last.consume()
+    last.enqueue(("fail", {}))
+    (given_up,) = worker.wait("job.given_up", method="fail", reason="failed", attempt=2)
+    _, final = worker.named("job.failed")
+    assert (final["retry_seconds"], final["attempts_max"]) == (None, 2)
+    assert given_up["pid"] == final["pid"] != worker.process.pid
+    wait_for(lambda: last.counts(dead=True) == (1, 0, 0), 20)
+    assert not [line for line in worker.lines if line["event"].startswith("worker.sto")]

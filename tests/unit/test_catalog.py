@@ -8,7 +8,7 @@ import pytest
 from jobrunner.app import catalog
 from jobrunner.app.around import load_around
 from jobrunner.app.opening import open_app
-from jobrunner.errors import AppError, AppImportFailed, BadParams, NoSuchModule, UnknownMethod
+from jobrunner.errors import AppError, AppImportFailed, AroundBroken, BadParams, NoSuchModule, UnknownMethod
 
 
 @pytest.fixture
@@ -119,7 +119,9 @@ def test_unknown_names_get_near_misses_or_the_reason(app):
         found.find("ship_orders")
     with pytest.raises(UnknownMethod, match="left out: it is a generator"):
         found.find("all")
-    with pytest.raises(UnknownMethod, match="1 jobs, none of a like name"):
+    with pytest.raises(UnknownMethod, match="it is 'ship_order', without the module in front"):
+        found.find("shop.ship_order")
+    with pytest.raises(UnknownMethod, match="'zzz' in module 'shop'; it has ship_order"):
         found.find("zzz")
 
 
@@ -221,9 +223,23 @@ def test_what_cannot_be_entered_around_a_job_is_refused_at_the_start(app, code, 
         load_around("web:scope")
 
 
+WEB = """
+from contextlib import contextmanager
+class App:
+    @contextmanager
+    def app_context(self): yield "entered"
+    def wrong(self): return 5
+app = App()
+name = 'x'
+"""
+
+
 def test_around_is_loaded_by_module_and_name(app):
-    app({"web.py": "class App:\n    def app_context(self): pass\napp = App()\nname = 'x'"})
-    assert load_around("web:app.app_context").__name__ == "app_context"
+    app({"web.py": WEB})
+    with load_around("web:app.app_context")() as value:
+        assert value == "entered"
+    with pytest.raises(AroundBroken, match=r"--around 'web:app.wrong' gave 5, which is no context manager"):
+        load_around("web:app.wrong")()
     for reference, says in [
         ("web:nope", "has no attribute 'nope'"),
         ("web:name", "not callable"),

@@ -77,12 +77,14 @@ def test_endless_recursion_is_a_failure(run):
     assert run(job).name == "failed"
 
 
-def test_an_unknown_method_waits_for_its_deploy_and_is_logged_once(log, metrics, events):
+@pytest.mark.parametrize(("says_all", "said"), [(False, 1), (True, 4)])
+def test_an_unknown_method_waits_for_its_deploy_and_is_logged_once(log, metrics, events, says_all, said):
     execution = Execution(
         catalog=Catalog(module="jobs", jobs={}, left_out={}),
         caller=Caller(around=None, coroutines=None),
         attempts_max=None,
         is_stopping=lambda: False,
+        says_all=says_all,
         metrics=metrics,
         log=log,
     )
@@ -91,7 +93,7 @@ def test_an_unknown_method_waits_for_its_deploy_and_is_logged_once(log, metrics,
         outcome = execution.run(Delivery(message_id="m", receipt_handle="h", body=body, attempt=1, sent_at=0))
         assert outcome.name == "unknown_method"
         assert 22 <= outcome.release_seconds <= 30
-    assert [line["method"] for line in events.named("job.unknown_method")] == ["other", "not.here"]
+    assert [line["method"] for line in events.named("job.unknown_method")] == ["other", *["not.here"] * said]
 
 
 def test_a_malformed_body_and_bad_params_never_reach_the_function(run, events):

@@ -75,7 +75,7 @@ def test_what_it_cannot_delete_it_leaves_to_its_parent(attempt):
 
 
 def test_a_failure_is_its_parents_to_release(attempt):
-    one = attempt(outcome=failed("failed", 3))
+    one = attempt(outcome=failed("failed", 3, 3))
     with pytest.raises(Ended):
         one.run()
     assert one._queue.requests == 0
@@ -83,7 +83,7 @@ def test_a_failure_is_its_parents_to_release(attempt):
 
 
 def test_without_a_parent_it_settles_by_itself(attempt, events):
-    one = attempt(outcome=failed("failed", 3), parent=1 if os.getppid() != 1 else 2)
+    one = attempt(outcome=failed("failed", 3, 3), parent=1 if os.getppid() != 1 else 2)
     with pytest.raises(Ended):
         one.run()
     assert [handle for handle, _ in one._queue.released] == ["h"]

@@ -26,15 +26,21 @@ def clock():
     return Clock()
 
 
+def test_on_the_last_attempt_there_is_nothing_to_wait_for():
+    for given_up in (outcome.failed("failed", 3, 3), outcome.unknown_method(4, 3)):
+        assert (given_up.release_seconds, given_up.retry_seconds, given_up.given_up) == (0, None, True)
+    assert outcome.failed("failed", 2, 3).retry_seconds > 0
+
+
 @given(st.integers(1, 10_000))
 def test_backoffs_stay_in_their_ranges(attempt):
-    assert 4 <= outcome.failed("failed", attempt).release_seconds <= 900
-    assert 22 <= outcome.unknown_method(attempt).release_seconds <= 300
+    assert 4 <= outcome.failed("failed", attempt, None).release_seconds <= 900
+    assert 22 <= outcome.unknown_method(attempt, None).release_seconds <= 300
     assert 0 <= outcome.handed_back(attempt).release_seconds <= 60
 
 
 def test_backoff_doubles_and_a_first_hand_back_is_at_once():
-    assert [round(outcome.failed("failed", n).release_seconds / 5 / 2 ** (n - 1)) for n in range(1, 7)] == [1] * 6
+    assert [round(outcome.failed("failed", n, None).release_seconds / 5 / 2 ** (n - 1)) for n in range(1, 7)] == [1] * 6
     assert outcome.handed_back(1).release_seconds == 0
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from jobrunner.app.opening import import_module
-from jobrunner.errors import AppError, NoSuchModule
+from jobrunner.errors import AppError, AroundBroken, NoSuchModule
 from jobrunner.settings import check_around
 
 Around = Callable[[], AbstractContextManager[Any]]
@@ -28,7 +28,17 @@ def load_around(reference: str) -> Around:
             raise AppError(f"--around {reference!r}: {error}") from None
     if reason := _reason_not_to_enter(value):
         raise AppError(f"--around {reference!r}: {reason}")
-    return value  # type: ignore[no-any-return]
+
+    def around() -> AbstractContextManager[Any]:
+        manager = value()
+        if not hasattr(type(manager), "__enter__"):
+            raise AroundBroken(
+                f"--around {reference!r} gave {manager!r:.100}, which is no context manager, so that no job can run: "
+                "decorate a generator with contextlib.contextmanager, or return an object with __enter__ and __exit__"
+            )
+        return manager  # type: ignore[no-any-return]
+
+    return around
 
 
 def _reason_not_to_enter(value: Any) -> str | None:

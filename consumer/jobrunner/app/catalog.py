@@ -21,6 +21,9 @@ LAZILY: dict[str, Any] = (
     else {}
 )
 Params = dict[str, Any] | list[Any]
+Kind = inspect.Parameter
+#: So many names are listed where none is like the one asked for.
+NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,19 @@ class Job:
         try:
             return self.signature.bind(*params) if isinstance(params, list) else self.signature.bind(**params)
         except TypeError as error:
-            raise BadParams(f"{self.method}{self.signature}: {error}") from None
+            more = "".join(f"; unexpected {name!r}" for name in self._unknown(params) if repr(name) not in str(error))
+            raise BadParams(f"{self.method}{self.signature}: {error}{more}") from None
+
+    def _unknown(self, params: Params) -> list[str]:
+        """List the params that it does not know: a misspelt one says more than the one that is missing for it."""
+        kinds = {parameter.kind for parameter in self.signature.parameters.values()}
+        if isinstance(params, list) or Kind.VAR_KEYWORD in kinds:
+            return []
+        return [str(name) for name in params if name not in self._names()]
+
+    def _names(self) -> set[str]:
+        by_name = (Kind.POSITIONAL_OR_KEYWORD, Kind.KEYWORD_ONLY)
+        return {name for name, parameter in self.signature.parameters.items() if parameter.kind in by_name}
 
 
 class Catalog:
@@ -64,8 +79,14 @@ class Catalog:
     def _hint(self, method: str) -> str:
         if method in self.left_out:
             return f"it is left out: {self.left_out[method]}"
-        near = get_close_matches(method, self.jobs, n=3)
-        return f"near misses: {', '.join(near)}" if near else f"it has {len(self.jobs)} jobs, none of a like name"
+        if (short := method.removeprefix(f"{self.module}.")) in self.jobs:
+            return f"it is {short!r}, without the module in front"
+        if near := get_close_matches(method, self.jobs, n=3):
+            return f"near misses: {', '.join(near)}"
+        if not self.jobs:
+            return "it has no jobs at all: public functions that are defined there"
+        more = f" and {len(self.jobs) - NAMES_SHOWN} more" if len(self.jobs) > NAMES_SHOWN else ""
+        return f"it has {', '.join(list(self.jobs)[:NAMES_SHOWN])}{more}"
 
 
 def load(module_name: str) -> Catalog:

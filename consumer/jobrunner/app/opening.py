@@ -65,4 +65,13 @@ def _import_failed(name: str, error: BaseException) -> AppImportFailed:
     # The importer's own frames say nothing about the app.
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     own = "".join(traceback.format_list(frames[1:]) + traceback.format_exception_only(error))
-    return AppImportFailed(f"module {name!r} was found and failed to import:\n{own}")
+    return AppImportFailed(f"module {name!r} was found and failed to import:\n{own}{_cure(error)}")
+
+
+def _cure(error: BaseException) -> str:
+    if "partially initialized module" not in str(error):
+        return ""
+    return (
+        "The web app and its jobs import each other. Let one of them not: in the web app name the job by text, "
+        'enqueue("orders.ship", ...), or import it inside the function that enqueues it\n'
+    )

@@ -43,7 +43,7 @@ def configure(*, log_format: Format, level: str) -> FilteringBoundLogger:
     threshold = logging.getLevelNamesMapping()[level.upper()]
     write = LineWriter(1)
     add_level, add_exception = structlog.processors.add_log_level, structlog.processors.format_exc_info
-    shared: list[Processor] = [add_job, add_level, add_time, add_exception]
+    shared: list[Processor] = [add_job, add_level, add_stamp, add_exception]
     render: Processor = render_json if log_format == "json" else structlog.dev.ConsoleRenderer(colors=wants_colors())
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *shared, render],
@@ -154,7 +154,7 @@ class LineWriter:
 
     def _say_dropped(self) -> None:
         with self._lock:
-            said = add_time(None, "", {"level": "warning", "event": "log.dropped", "lines": self._dropped})
+            said = add_stamp(None, "", {"level": "warning", "event": "log.dropped", "lines": self._dropped})
             if self._dropped and self._is_written(render_json(None, "", said).encode() + b"\n", 0):
                 self._dropped = 0
 
@@ -188,8 +188,9 @@ def add_job(_logger: object, _name: str, event: EventDict) -> EventDict:
     }
 
 
-def add_time(_logger: object, _name: str, event: EventDict) -> EventDict:
-    """Stamp the line with UTC to the millisecond."""
+def add_stamp(_logger: object, _name: str, event: EventDict) -> EventDict:
+    """Stamp the line with UTC to the millisecond, and with the process."""
+    event["pid"] = os.getpid()
     event["timestamp"] = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")[:23] + "Z"
     return event
 
@@ -220,7 +221,7 @@ def cut(text: str, length: int) -> str:
 
 def wants_colors() -> bool:
     """Tell whether a person with a colour terminal is reading (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _dumps(value: object) -> str:

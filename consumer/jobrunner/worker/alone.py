@@ -18,6 +18,7 @@ from typing import IO, Any
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner.outcome import Outcome, failed
+from jobrunner.worker.execution import say_given_up
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.last_attempt import Order
 from jobrunner.worker.lease import Lease
@@ -91,14 +92,15 @@ class Alone:
         if "ended" in report:
             return Outcome(report["ended"], report["release_seconds"])
         delivery = lease.delivery
-        outcome = failed("died", delivery.attempt)
+        outcome = failed("died", delivery.attempt, self._order.attempts_max)
         self._log.error(
             "job.failed",
             message_id=delivery.message_id,
             attempt=delivery.attempt,
-            retry_seconds=outcome.release_seconds,
+            retry_seconds=outcome.retry_seconds,
             error=f"its own process ended with {ended_with}: on its last attempt a job runs alone",
         )
+        say_given_up(self._log, delivery, outcome)
         return outcome
 
     def _run_child(self, lease: Lease) -> tuple[dict[str, Any], str]:

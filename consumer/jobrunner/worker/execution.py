@@ -22,7 +22,10 @@ UNKNOWN_NAMES_MAX = 1_000
 
 
 class Execution:
-    """Turns deliveries into outcomes; whatever a job does, `run` returns."""
+    """Turns deliveries into outcomes; whatever a job does, `run` returns.
+
+    `says_all`: somebody watches, so that an unknown method is said each time, and not once a minute.
+    """
 
     def __init__(
         self,
@@ -31,6 +34,7 @@ class Execution:
         caller: Caller,
         attempts_max: int | None,
         is_stopping: Callable[[], bool],
+        says_all: bool = False,
         metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
@@ -38,6 +42,7 @@ class Execution:
         self._caller = caller
         self._attempts_max = attempts_max
         self._is_stopping = is_stopping
+        self._says_all = says_all
         self._metrics = metrics
         self._log = log
         self._unknown_logged_at: dict[str, float] = {}
@@ -50,6 +55,12 @@ class Execution:
         return contextvars.copy_context().run(self._run, delivery)
 
     def _run(self, delivery: Delivery) -> Outcome:
+        ended = self._run_body(delivery)
+        if ended.given_up:
+            say_given_up(self._log, delivery, ended)
+        return ended
+
+    def _run_body(self, delivery: Delivery) -> Outcome:
         try:
             call = decode(delivery.body)
         except MalformedMessage as error:
@@ -83,39 +94,39 @@ class Execution:
         if error is None:
             self._log.info("job.done", duration_ms=duration_ms, queue_ms=queue_ms)
             return outcome.DONE
-        failed = outcome.failed("failed", delivery.attempt)
+        failed = outcome.failed("failed", delivery.attempt, self._attempts_max)
         self._log.error(
             "job.failed",
             duration_ms=duration_ms,
             queue_ms=queue_ms,
             attempts_max=self._attempts_max,
-            retry_seconds=failed.release_seconds,
+            retry_seconds=failed.retry_seconds,
             exception=described(error),
         )
         forget(error)
         return failed
 
     def _refused(self, name: str, delivery: Delivery, error: Exception, **more: object) -> Outcome:
-        refused = outcome.failed(name, delivery.attempt)
+        refused = outcome.failed(name, delivery.attempt, self._attempts_max)
         self._log.error(
             f"job.{name}",
             message_id=delivery.message_id,
             attempt=delivery.attempt,
-            retry_seconds=refused.release_seconds,
+            retry_seconds=refused.retry_seconds,
             error=str(error),
             **more,
         )
         return refused
 
     def _unknown(self, method: str, delivery: Delivery, error: Exception) -> Outcome:
-        refused = outcome.unknown_method(delivery.attempt)
-        if self._is_news(method):
+        refused = outcome.unknown_method(delivery.attempt, self._attempts_max)
+        if self._says_all or self._is_news(method):
             self._log.error(
                 "job.unknown_method",
                 method=method,
                 message_id=delivery.message_id,
                 attempt=delivery.attempt,
-                retry_seconds=refused.release_seconds,
+                retry_seconds=refused.retry_seconds,
                 error=str(error),
             )
         return refused
@@ -129,6 +140,17 @@ class Execution:
             self._unknown_logged_at.clear()
         self._unknown_logged_at[method] = now
         return True
+
+
+def say_given_up(log: FilteringBoundLogger, delivery: Delivery, ended: Outcome) -> None:
+    """Log that a job had all its attempts."""
+    log.error(
+        "job.given_up",
+        message_id=delivery.message_id,
+        attempt=delivery.attempt,
+        reason=ended.name,
+        effect="no attempt is left: SQS moves the message to the dead letters",
+    )
 
 
 def _is_too_old(call: Call, delivery: Delivery) -> bool:

@@ -107,7 +107,8 @@ class WayOut:
     def _hand_back(self, leases: list[Lease]) -> None:
         for lease in leases:
             attempt = lease.delivery.attempt
-            outcome = failed("timed_out", attempt) if lease.overdue else handed_back(attempt)
+            # Here without a last attempt in mind: those run in processes of their own.
+            outcome = failed("timed_out", attempt, None) if lease.overdue else handed_back(attempt)
             self._settler.release(lease, self._out_of_our_hearing(lease, outcome))
 
     def _out_of_our_hearing(self, lease: Lease, outcome: Outcome) -> Outcome:
