@@ -1,5 +1,17 @@
-"""`python -m jobrunner`, which is also how our own processes start others of us; main thread."""
+"""`jobrunner` and `python -m jobrunner`, which is also how our own processes start others of us; main thread."""
 
-from jobrunner.cli import main
+import signal
 
-main()
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while all is imported is no error, and needs no traceback
+
+from jobrunner.cli import main  # noqa: E402 - after the line above
+
+
+def run() -> None:
+    """Run the command line."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    main()
+
+
+if __name__ == "__main__":
+    run()

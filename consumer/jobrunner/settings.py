@@ -38,6 +38,13 @@ class Settings:
     log_level: str = "info"
     metrics: Literal["emf", "emf-totals", "off"] = "off"
 
+    def variables(self) -> dict[str, str]:
+        """Give what the app's own code and the programs it starts should know as well, by its variables."""
+        told = {"QUEUE_URL": self.queue_url, "MODULE": self.module, "APP_DIR": str(self.app_dir.resolve())}
+        if self.around:
+            told["AROUND"] = self.around
+        return {f"JOBRUNNER_{name}": value for name, value in told.items()}
+
     def __post_init__(self) -> None:
         """Check every limit."""
         check_queue_url(self.queue_url)
@@ -68,7 +75,8 @@ def check_queue_url(url: str) -> None:
     """Raise SettingsError unless the URL can be that of a standard queue."""
     if not url:
         raise SettingsError(
-            "no queue: give --queue-url or set JOBRUNNER_QUEUE_URL (a web app: queue_url=, or the variable)"
+            "no queue: give --queue-url or set JOBRUNNER_QUEUE_URL (a web app: queue_url=, or the variable). "
+            "On a laptop `jobrunner dev` makes one and prints the variables"
         )
     if url != url.strip():
         raise SettingsError(f"the queue's URL has white space around it: {url!r}")

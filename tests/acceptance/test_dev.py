@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
-from servers import ROOT, wait_for
+from servers import ROOT, counts, wait_for
 from workers import Worker
 
 from jobrunner import enqueue
@@ -20,9 +21,10 @@ def dev(tmp_path):
     started = []
     (tmp_path / "jobs.py").write_text(JOBS.format(""))
 
-    def dev(*command):
-        words = ["--", *command] if command else []
-        started.append(Worker("dev", "--app-dir", tmp_path, *words, cwd=tmp_path, start_new_session=True))
+    def dev(*command, flags=(), **options):
+        words = [*flags, *(["--", *command] if command else [])]
+        how = {"cwd": tmp_path, "start_new_session": True, **options}
+        started.append(Worker("dev", *(() if "cwd" in options else ("--app-dir", tmp_path)), *words, **how))
         return started[-1]
 
     yield dev
@@ -79,6 +81,75 @@ def test_the_command_gets_the_environment_and_its_end_ends_all(dev, tmp_path):
     )
     worker = dev(sys.executable, "-c", script)
     assert worker.end(20) == 7, str(worker)
+
+
+CHAIN = """
+import os, subprocess, sys
+from jobrunner import current_job, enqueue
+def first():
+    enqueue(second, {"word": "told"})
+def second(word):
+    program = [sys.executable, "-m", "jobrunner", "methods"]
+    print(subprocess.run(program, capture_output=True, text=True, check=True).stdout, flush=True)
+    print(word, current_job().method, flush=True)
+"""
+
+
+def test_what_it_is_told_holds_for_enqueue_in_jobs_in_their_programs_and_in_the_command(dev, tmp_path):
+    """A module of another name, a folder that is not the working directory, an --around."""
+    (tmp_path / "src" / "app").mkdir(parents=True)
+    (tmp_path / "src" / "app" / "tasks.py").write_text(CHAIN)
+    around = "from contextlib import contextmanager\n@contextmanager\ndef around(): yield print('around', flush=True)\n"
+    (tmp_path / "src" / "app" / "context.py").write_text(around)
+    command = "from jobrunner import enqueue; from app import tasks; enqueue(tasks.first); import time; time.sleep(60)"
+    flags = ["--app-dir", "src", "--module", "app.tasks", "--around", "app.context:around"]
+    worker = dev(sys.executable, "-c", command, flags=flags, cwd=tmp_path)
+    worker.wait("job.done", method="second")
+    assert {"around\n", "told second\n", "first()\n"} <= set(worker.other), str(worker)
+    printed = environment(worker)
+    assert printed["JOBRUNNER_MODULE"] == "app.tasks"
+    assert printed["JOBRUNNER_APP_DIR"] == str(tmp_path / "src")
+    source = next(line.split()[1] for line in worker.other if "source /" in line)
+    shell = f". {source} && env"
+    found = subprocess.run(["sh", "-c", shell], check=True, capture_output=True, text=True).stdout
+    assert f"JOBRUNNER_QUEUE_URL={printed['JOBRUNNER_QUEUE_URL']}\n" in found
+
+
+def test_each_queue_has_a_consumer_and_few_attempts_make_dead_letters_soon(dev, tmp_path, monkeypatch):
+    (tmp_path / "jobs.py").write_text("def fail(): raise ValueError\ndef ok(): pass\n")
+    worker = dev(flags=["--queue", "quick", "--queue", "slow-ones", "--attempts", "2"])
+    printed = environment(worker)
+    for name, value in printed.items():
+        monkeypatch.setenv(name, value)
+    assert printed["JOBRUNNER_QUEUE_URL"].endswith("/quick")
+    worker.wait("worker.ready", 2)
+    enqueue("ok", queue_url=printed["JOBRUNNER_QUEUE_URL_SLOW_ONES"])
+    enqueue("fail")
+    worker.wait("job.done", method="ok")
+    worker.wait("job.given_up", method="fail")
+    wait_for(lambda: counts(printed["JOBRUNNER_QUEUE_URL"], dead=True) == (1, 0, 0), 20)
+
+
+def test_crons_that_are_written_while_it_runs_fire_and_those_elsewhere_are_named(dev, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "crons.toml").touch()
+    worker = dev()
+    environment(worker)
+    assert any(
+        f"{tmp_path}/other/crons.toml is not used: it belongs at {tmp_path}/crons.toml" in x for x in worker.other
+    )
+    (tmp_path / "crons.toml").write_text('[soon]\nmethod = "say"\nparams = ["tick"]\nschedule = "rate(1 minute)"\n')
+    wait_for((tmp_path / "said").exists, 90, lambda: str(worker))
+
+
+@pytest.mark.parametrize("after_seconds", [0.0, 0.05, 0.1, 0.2, 0.4])
+def test_ctrl_c_at_its_start_is_no_traceback(tmp_path, after_seconds):
+    worker = Worker("dev", "--app-dir", tmp_path, cwd=tmp_path, start_new_session=True)
+    wait_for(lambda: "jobrunner" in psutil.Process(worker.process.pid).cmdline())
+    time.sleep(after_seconds)
+    os.killpg(worker.process.pid, signal.SIGINT)
+    worker.end(10)
+    assert not any("Traceback" in line for line in worker.other), str(worker)
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path):

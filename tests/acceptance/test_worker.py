@@ -12,6 +12,15 @@ from jobrunner import enqueue
 
 # moto looks at every message for each receive: a thousand take it a minute.
 @pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+def test_what_it_is_told_by_flags_holds_for_enqueue_in_its_jobs(app):
+    """The queue and the module: nothing is in the environment."""
+    (app.folder / "jobs.py").unlink()
+    app.write("app/tasks.py", "from jobrunner import enqueue\ndef first(): enqueue(second)\ndef second(): pass\n")
+    worker = app.consume("--module", "app.tasks")
+    app.enqueue(("first", {}))
+    worker.wait("job.done", method="second")
+
+
 def test_a_thousand_mixed_jobs_are_all_accounted_for(app, client):
     calls = []
     for n in range(160):

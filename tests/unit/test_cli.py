@@ -11,10 +11,13 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from jobrunner.cli import main
 from jobrunner.errors import EXIT_REASONS, ExitCode
+from jobrunner.message import decode
+from jobrunner.sending import producer
 
 
 @pytest.fixture
@@ -72,6 +75,9 @@ def test_every_exit_code_has_its_reason():
         (["dev", "--threads", "4"], 2, "No such option"),
         (["dev", "--", "no-such-program"], 2, "there is no program 'no-such-program' on the PATH"),
         (["dev", "--port", "99999"], 2, "99999 is not in the range"),
+        (["dev", "--queue", "a b"], 2, "--queue 'a b' is not 1 to 75 letters"),
+        (["dev", "--around", "x"], 2, "--around 'x' is not MODULE:CALLABLE"),
+        (["dev", "--attempts", "0"], 2, "0 is not in the range"),
         (["methods", "--module", "nothing_here"], 3, "no module 'nothing_here'"),
         (["consume"], 2, "no queue"),
         (["consume", "--queue-url", "http://x/1/q.fifo"], 2, "FIFO"),
@@ -96,6 +102,73 @@ def test_methods_prints_the_catalog_with_signatures(run, tmp_path):
         "left out: decorated: it is defined in elsewhere, not here: by a decorator without functools.wraps?",
         "left out: every: it is a generator: calling it runs nothing",
     ]
+
+
+@pytest.fixture
+def unsent(monkeypatch, tmp_path):
+    """A folder with jobs, and what would have been sent."""
+    (tmp_path / "checked_jobs.py").write_text("def greet(name): pass\ndef helper(*args, **kwargs): pass\n")
+    monkeypatch.setenv("JOBRUNNER_MODULE", "checked_jobs")
+    monkeypatch.setenv("JOBRUNNER_APP_DIR", str(tmp_path))
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "http://x/1/q")
+    sent = []
+    monkeypatch.setattr(producer, "send_body", lambda body, **_: sent.append(decode(body)))
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["gret", '{"name": "Ada"}'], "near misses: greet"),
+        (["greet", '{"nam": "Ada"}'], "missing a required argument: 'name'; unexpected 'nam'"),
+        (["checked_jobs.greet", '{"name": "Ada"}'], "it is 'greet', without the module in front"),
+    ],
+)
+def test_a_call_that_the_code_here_would_refuse_is_not_sent_unless_one_insists(run, unsent, words, says):
+    path = list(sys.path)
+    result = run("enqueue", *words)
+    assert (result.exit_code, says in result.output, unsent) == (2, True, []), result.output
+    assert "Nothing was sent; --unchecked sends it all the same" in result.output
+    assert sys.path == path, "what botocore imports late must not find the app's files"
+    assert run("enqueue", "--unchecked", *words).exit_code == 0
+    assert unsent[0].method == words[0]
+
+
+def test_a_call_is_sent_unchecked_where_the_code_is_not_here_or_does_not_load(run, unsent, monkeypatch, tmp_path):
+    assert run("enqueue", "any.thing", "--module", "nothing_here").exit_code == 0
+    (tmp_path / "broken_jobs.py").write_text("import not_installed\n")
+    result = run("enqueue", "any.thing", "--module", "broken_jobs")
+    assert result.stderr.startswith("sent unchecked, since the app does not load here:")
+    assert len(unsent) == 2
+
+
+@pytest.mark.parametrize("params", ['{"name": 1, "name": 2}', "[NaN]"])
+def test_params_are_read_as_strictly_as_by_the_worker(run, unsent, params):
+    assert run("enqueue", "greet", params).exit_code == 2
+    assert unsent == []
+
+
+def test_a_job_that_takes_anything_is_marked(run, unsent):
+    assert run("methods").stdout.splitlines() == [
+        "greet(name)",
+        "helper(*args, **kwargs)   # takes anything: a helper, or a decorator without functools.wraps?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "found"),
+    [
+        (["enqueue"], "gr", ["greet"]),
+        (["enqueue", "--module", "nothing_here"], "gr", []),
+        (["crons", "run"], "night", ["nightly"]),
+        (["dead", "retry", "--method"], "he", ["helper"]),
+    ],
+)
+def test_completion_knows_methods_and_crons(unsent, tmp_path, monkeypatch, words, incomplete, found):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "crons.toml").write_text('[nightly]\nmethod = "greet"\nparams = ["x"]\nschedule = "rate(1 day)"\n')
+    completion = ShellComplete(main, {}, "jobrunner", "_JOBRUNNER_COMPLETE")
+    assert [item.value for item in completion.get_completions(words, incomplete)] == found
 
 
 def test_a_port_that_is_taken_is_said(run):

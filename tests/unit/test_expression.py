@@ -262,3 +262,28 @@ def test_next_times_agree_with_asking_every_minute(text, zone, start):
             break
         found.append(fire)
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "ours"),
+    [
+        ("0 9 * * 1", "cron(0 9 ? * 2 *)"),
+        ("cron(0 9 * * 1)", "cron(0 9 ? * 2 *)"),
+        ("*/5 * * * *", "cron(*/5 * * * ? *)"),
+        ("30 2 1,15 * *", "cron(30 2 1,15 * ? *)"),
+        ("0 0 * * 1-5", "cron(0 0 ? * 2-6 *)"),
+        ("0 0 * * 0,7", "cron(0 0 ? * 1,1 *)"),
+        ("0 0 * * SUN", "cron(0 0 ? * SUN *)"),
+        ("0 0 1 * 1", "cron(0 0 ? * 2 *) and cron(0 0 1 * ? *)"),
+    ],
+)
+def test_a_line_of_a_crontab_is_told_how_aws_writes_it(text, ours):
+    with pytest.raises(ScheduleError, match=re.escape(ours)):
+        parse(text, ZoneInfo("UTC"))
+
+
+@pytest.mark.parametrize("text", ["0 9 * * 1/2", "99 9 * * *", "a b c d e"])
+def test_what_no_crontab_means_gets_no_hint(text):
+    with pytest.raises(ScheduleError) as caught:
+        parse(text, ZoneInfo("UTC"))
+    assert "crontab" not in str(caught.value)

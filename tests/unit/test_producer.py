@@ -8,7 +8,8 @@ import re
 import socket
 import sys
 import types
-from datetime import timedelta
+import uuid
+from datetime import date, timedelta
 from functools import partial
 
 import pytest
@@ -111,7 +112,9 @@ def test_by_function_the_name_is_derived_and_the_params_are_bound_first(queue, j
         ({"method": "a", "delay_seconds": 901}, SettingsError, "0 to 900.*EventBridge Scheduler"),
         ({"method": "a b"}, MalformedMessage, "not dotted"),
         ({"method": "a", "params": {"x": {1}}}, MalformedMessage, "is a set"),
-        ({"method": "a", "context": {"x": 1}}, MalformedMessage, "object of strings"),
+        ({"method": "a", "context": {"x": [1]}}, MalformedMessage, r"context\['x'\] is \[1\]: context holds texts"),
+        ({"method": "a", "context": {7: "x"}}, MalformedMessage, r"context\[7\]"),
+        ({"method": None}, SettingsError, "method is None.*you called it: pass the function itself"),
         ({"method": "a", "queue_url": "jobs"}, SettingsError, "not a queue URL"),
     ],
 )
@@ -121,8 +124,23 @@ def test_what_cannot_work_is_refused_before_it_is_sent(queue, arguments, error, 
     assert queue.bodies == []
 
 
+def test_what_a_logging_context_holds_goes_as_text(queue):
+    number = uuid.uuid4()
+    enqueue("a", context={"n": 7, "nothing": None, "share": 0.5, "is": True, "id": number, "day": date(2026, 11, 24)})
+    texts = {"n": "7", "nothing": "None", "share": "0.5", "is": "True", "id": str(number), "day": "2026-11-24"}
+    assert decode(queue.bodies[0][0]).context == texts
+
+
+def test_a_function_goes_by_the_name_under_which_a_worker_finds_it(queue, jobs):
+    jobs.short = lambda: None
+    jobs.short.__module__ = jobs.__name__
+    jobs.alias = jobs.short
+    enqueue(jobs.short)
+    assert decode(queue.bodies[0][0]).method == "shop.short"
+
+
 def test_without_a_queue_the_cure_is_said():
-    with pytest.raises(SettingsError, match="set JOBRUNNER_QUEUE_URL"):
+    with pytest.raises(SettingsError, match="set JOBRUNNER_QUEUE_URL.*`jobrunner dev` makes one"):
         enqueue("a")
 
 

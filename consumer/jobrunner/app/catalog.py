@@ -39,6 +39,11 @@ class Job:
         """Make the entry of a function."""
         return cls(method, function, inspect.signature(function, **LAZILY))
 
+    def takes_anything(self) -> bool:
+        """Tell whether it is `(*args, **kwargs)`, which few jobs are."""
+        kinds = [parameter.kind for parameter in self.signature.parameters.values()]
+        return kinds == [Kind.VAR_POSITIONAL, Kind.VAR_KEYWORD]
+
     def bind(self, params: Params) -> inspect.BoundArguments:
         """Fit params to the signature; raises BadParams before the function is touched."""
         if not isinstance(params, dict | list):

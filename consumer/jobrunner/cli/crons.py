@@ -70,7 +70,7 @@ def list_(module: str, app_dir: Path, path: Path | None) -> None:
 @options.app_dir
 @options.crons_file
 @click.option("-n", "count", default=10, show_default=True, help="How many times of each cron.")
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=options.complete_crons)
 def next_(module: str, app_dir: Path, path: Path | None, count: int, names: tuple[str, ...]) -> None:
     """Show the next times.
 
@@ -130,7 +130,7 @@ def apply(**options: Any) -> None:
 @options.crons_file
 @options.queue_url
 @click.option("--reload", is_flag=True, help="Start again when a file under --app-dir changes.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=options.complete_crons)
 def run_(module: str, app_dir: Path, path: Path | None, queue_url: str, name: str | None, *, reload: bool) -> None:
     """Fire the file onto a local queue, where no EventBridge is.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 where = options.of(options.queue_url, options.module, options.app_dir)
 which = options.of(
     click.argument("ids", nargs=-1, metavar="[ID]..."),
-    click.option("--method", help="Those that call this method."),
+    click.option("--method", shell_complete=options.complete_methods, help="Those that call this method."),
     click.option("--all", "everything", is_flag=True, help="Every dead letter of the queue."),
 )
 
@@ -164,6 +164,7 @@ def _progress(label: str, length: int) -> "Iterator[Callable[[int], None]]":
     """Draw a bar on stderr, where a person sees it and a pipe does not."""
     with click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         yield bar.update
+        bar.update((bar.length or 0) - bar.pos)  # SQS's count is about right: done is done
 
 
 def _say(what: str, count: int, ids: tuple[str, ...], method: str | None, *, as_json: bool) -> None:

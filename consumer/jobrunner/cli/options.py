@@ -1,6 +1,9 @@
 """Options that several commands share; main thread."""
 
+import io
+import os
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,34 @@ def variable(name: str) -> dict[str, Any]:
     return {"envvar": f"JOBRUNNER_{name}", "show_envvar": True}
 
 
+def _from_app(ctx: click.Context, names: Callable[[str, Path], Any]) -> list[str]:
+    """Complete from the app that the words so far point to; nothing where it does not load."""
+    module = ctx.params.get("module") or os.environ.get("JOBRUNNER_MODULE", "jobs")
+    app_dir = Path(ctx.params.get("app_dir") or os.environ.get("JOBRUNNER_APP_DIR", "."))
+    with suppress(Exception), redirect_stdout(io.StringIO()):  # a completion must not say anything else
+        return list(names(module, app_dir))
+    return []
+
+
+def complete_methods(ctx: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:
+    """Give the methods that begin so."""
+    from jobrunner.app import catalog
+
+    found = _from_app(ctx, lambda module, app_dir: catalog.load_app(app_dir, module).jobs)
+    return [name for name in found if name.startswith(incomplete)]
+
+
+def complete_crons(ctx: click.Context, _argument: click.Parameter, incomplete: str) -> list[str]:
+    """Give the crons that begin so."""
+    from jobrunner import crons
+
+    path = ctx.params.get("path")
+    found = _from_app(
+        ctx, lambda module, app_dir: [cron.name for cron in crons.load(module=module, app_dir=app_dir, path=path)]
+    )
+    return [name for name in found if name.startswith(incomplete)]
+
+
 queue_url = click.option("--queue-url", default="", **variable("QUEUE_URL"), help="URL of the SQS queue.")
 module = click.option(
     "--module", default="jobs", show_default=True, **variable("MODULE"), help="Module that holds the jobs."
@@ -44,6 +75,12 @@ crons_file = click.option(
     type=click.Path(path_type=Path),
     help="The schedule file; by default crons.toml beside the module.",
 )
+around = click.option(
+    "--around",
+    **variable("AROUND"),
+    metavar="MODULE:CALLABLE",
+    help="Context manager entered around each job, such as web.app:app.app_context.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 #: What a worker is told: the fields of Settings.
@@ -51,12 +88,7 @@ worker = of(
     queue_url,
     module,
     app_dir,
-    click.option(
-        "--around",
-        **variable("AROUND"),
-        metavar="MODULE:CALLABLE",
-        help="Context manager entered around each job, such as web.app:app.app_context.",
-    ),
+    around,
     click.option(
         "--threads", default=8, show_default=True, **variable("THREADS"), help="Jobs that run at the same time."
     ),

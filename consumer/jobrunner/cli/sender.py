@@ -1,28 +1,46 @@
 """The commands that put jobs on a queue, or say which there are: enqueue, methods; main thread."""
 
-import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from jobrunner.cli import options
-from jobrunner.errors import SettingsError
+from jobrunner.errors import AppError, BadParams, NoSuchModule, SettingsError, UnknownMethod
+from jobrunner.message import DECODER
+from jobrunner.settings import check_queue_url
+
+ODD = "   # takes anything: a helper, or a decorator without functools.wraps?"
 
 
 @click.command()
 @options.queue_url
-@click.argument("method")
+@options.module
+@options.app_dir
+@click.argument("method", shell_complete=options.complete_methods)
 @click.argument("params", metavar="[PARAMS_JSON]", default="{}")
 @click.option("--delay-seconds", type=int, help="Hide the job at first, 900 s at most; by default the queue's own.")
 @click.option("--group", help="Message group, for fair sharing of the queue between tenants.")
 @click.option("--context", multiple=True, metavar="NAME=VALUE", help="Bound to every log line of the job; repeatable.")
+@click.option("--unchecked", is_flag=True, help="Send what the code here does not know, or would refuse.")
 def enqueue(
-    queue_url: str, method: str, params: str, delay_seconds: int | None, group: str | None, context: tuple[str, ...]
+    queue_url: str,
+    module: str,
+    app_dir: Path,
+    method: str,
+    params: str,
+    delay_seconds: int | None,
+    group: str | None,
+    context: tuple[str, ...],
+    *,
+    unchecked: bool,
 ) -> None:
     """Put one job on the queue and print its id.
 
-    PARAMS_JSON is an object (by name) or an array (by position).
+    PARAMS_JSON is an object (by name) or an array (by position). Where the module is at hand, name and
+    params are checked first, as the worker will.
 
     \b
     Examples:
@@ -32,11 +50,17 @@ def enqueue(
     from jobrunner.app.opening import open_app
     from jobrunner.sending import inline, producer
 
+    arguments = _json(params)
+    os.environ["JOBRUNNER_MODULE"] = module
     if queue_url == inline.URL:
-        open_app(Path.cwd())
+        open_app(app_dir)
+    else:
+        check_queue_url(queue_url)
+    if not (unchecked or queue_url == inline.URL):
+        _check(method, arguments, module, app_dir)
     sent = producer.enqueue(
         method,
-        _json(params),
+        arguments,
         delay_seconds=delay_seconds,
         group=group,
         context=dict(_pair(word) for word in context),
@@ -59,16 +83,36 @@ def methods(module: str, app_dir: Path) -> None:
 
     found = catalog.load_app(app_dir, module)
     for job in found.jobs.values():
-        click.echo(f"{job.method}{job.signature}")
+        click.echo(f"{job.method}{job.signature}{ODD if job.takes_anything() else ''}")
     if not found.jobs:
         click.echo(f"{module} has no methods: write public functions in it, or name another --module", err=True)
     for method, reason in found.left_out.items():
         click.echo(f"left out: {method}: {reason}", err=True)
 
 
+def _check(method: str, params: Any, module: str, app_dir: Path) -> None:
+    """Raise what the worker's code would say of the call, as far as that code is here."""
+    from jobrunner.app import catalog
+
+    try:
+        found = catalog.load_app(app_dir, module)
+    except NoSuchModule:
+        return
+    except AppError as error:
+        click.echo(f"sent unchecked, since the app does not load here: {error}", err=True)
+        return
+    finally:
+        if str(app_dir) in sys.path[:1]:  # what botocore imports late must not find the app's files of the same name
+            del sys.path[0]
+    try:
+        found.find(method).bind(params)
+    except (UnknownMethod, BadParams) as error:
+        raise type(error)(f"{error}. Nothing was sent; --unchecked sends it all the same") from None
+
+
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return DECODER.decode(text)
     except ValueError as error:
         raise SettingsError(
             f"PARAMS_JSON {text!r} is not JSON: {error}. Quote it for the shell: '{{\"n\": 1}}'"

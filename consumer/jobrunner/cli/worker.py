@@ -1,6 +1,7 @@
 """The commands that run a worker or ask after one: consume, health, dev; main thread."""
 
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -41,6 +42,7 @@ def consume(log_format: Literal["json", "console"] | None, *, reload: bool, **gi
 
 def _consume(settings: Settings) -> NoReturn:
     gc.disable()  # until all is loaded: to look for garbage meanwhile takes a sixth of the start
+    os.environ.update(settings.variables())  # what we were told holds for `enqueue` in jobs, and for their programs
     from jobrunner.telemetry import logs
     from jobrunner.worker import start
 
@@ -82,21 +84,36 @@ def health(paths: tuple[Path, ...]) -> None:
 @click.command(context_settings={"allow_interspersed_args": False})
 @options.module
 @options.app_dir
+@options.around
+@options.crons_file
+@click.option(
+    "--queue", "queues", multiple=True, default=["jobs"], show_default=True, help="Name of a queue; repeatable."
+)
+@click.option(
+    "--attempts",
+    "attempts_max",
+    type=click.IntRange(1, 1000),
+    default=10,
+    show_default=True,
+    help="Attempts before a job is a dead letter: ten take most of an hour, two some seconds.",
+)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, show_default="a free one", help="Port of the embedded SQS."
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def dev(module: str, app_dir: Path, port: int, command: tuple[str, ...]) -> None:
+def dev(path: Path | None, **given: Any) -> None:
     """Run everything on a laptop.
 
-    That is: an embedded SQS, the consumer, and COMMAND with its environment set. What else the consumer
-    should know comes from its variables, such as JOBRUNNER_AROUND.
+    That is: an embedded SQS, a consumer for each queue, the crons once their file is there, and COMMAND
+    with its environment set. The jobs end with it. What else the consumer should know comes from its
+    variables, such as JOBRUNNER_THREADS.
 
     \b
     Examples:
       jobrunner dev
       jobrunner dev -- flask --app web.app run --debug
+      jobrunner dev --queue jobs --queue slow --attempts 2
     """
     from jobrunner.laptop import dev as laptop
 
-    sys.exit(laptop.run(module=module, app_dir=app_dir, port=port, command=command))
+    sys.exit(laptop.run(laptop.Laptop(crons=path, **given)))

@@ -7,6 +7,7 @@ the week 1 to 7 from Sunday, exactly one of the two day fields a question mark.
 import calendar
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -18,7 +19,7 @@ DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 YEAR_MIN, YEAR_MAX = 1970, 2199
 UNITS = {"minute": 60, "hour": 3600, "day": 86_400}
 ANY = "?"
-FIELDS = 6
+FIELDS, UNIX_FIELDS = 6, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,7 @@ def parse(text: str, zone: ZoneInfo) -> Schedule:
     """Read an expression; raises ScheduleError naming the part and the cure."""
     found = re.fullmatch(r"(cron|rate|at)\((.*)\)", text)
     if found is None:
-        raise ScheduleError(f"{text!r} is not cron(...), rate(...) or at(...)")
+        raise ScheduleError(f"{text!r} is not cron(...), rate(...) or at(...){_from_unix(text.split())}")
     kind, inner = found.groups()
     read: dict[str, Callable[[str, str, ZoneInfo], Schedule]] = {"cron": _cron, "rate": _rate, "at": _at}
     return read[kind](text, inner, zone)
@@ -213,9 +214,8 @@ def parse(text: str, zone: ZoneInfo) -> Schedule:
 def _cron(text: str, inner: str, zone: ZoneInfo) -> Cron:
     fields = inner.split()
     if len(fields) != FIELDS:
-        raise ScheduleError(
-            f"{text!r} has {len(fields)} fields, not {FIELDS}: minutes hours day-of-month month day-of-week year"
-        )
+        names = "minutes hours day-of-month month day-of-week year"
+        raise ScheduleError(f"{text!r} has {len(fields)} fields, not {FIELDS}: {names}{_from_unix(fields)}")
     minutes, hours, month_days, months, week_days, years = fields
     if (month_days == ANY) == (week_days == ANY):
         raise ScheduleError(f"{text!r}: exactly one of day-of-month and day-of-week is {ANY}, the other says the days")
@@ -228,6 +228,25 @@ def _cron(text: str, inner: str, zone: ZoneInfo) -> Cron:
         months=MONTH.numbers(months),
         years=YEAR.numbers(years),
     )
+
+
+def _from_unix(fields: list[str]) -> str:
+    """Say how AWS writes a line of a crontab: six fields, days of the week from 1 for Sunday, one `?`."""
+    if len(fields) != UNIX_FIELDS:
+        return ""
+    minutes, hours, month_days, months, week_days = fields
+    if week_days == "*":
+        inners = [f"{minutes} {hours} {month_days} {months} {ANY} *"]
+    else:
+        by_week = re.sub(r"[0-7]", lambda day: str(int(day[0]) % 7 + 1), week_days)
+        inners = [f"{minutes} {hours} {ANY} {months} {by_week} *"]
+        if month_days != "*":  # a crontab means either
+            inners.append(f"{minutes} {hours} {month_days} {months} {ANY} *")
+    with suppress(ScheduleError):
+        for inner in inners:
+            _cron("", inner, ZoneInfo("UTC"))
+        return f". What a crontab calls {' '.join(fields)!r} is {' and '.join(f'cron({inner})' for inner in inners)}"
+    return ""
 
 
 def _rate(text: str, inner: str, zone: ZoneInfo) -> Rate:

@@ -1,131 +1,157 @@
-"""Everything on a laptop: an embedded SQS (moto's server), the consumer, and the web app; main thread."""
+"""Everything on a laptop: an embedded SQS, a consumer for each queue, the crons, and the web app; main thread."""
 
-import json
-import logging
 import os
+import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import click
 
+from jobrunner.crons.file import FILE
 from jobrunner.errors import SettingsError
+from jobrunner.laptop.embedded import embedded_sqs
 from jobrunner.laptop.reload import PROGRAM
-from jobrunner.operate.rules import RETENTION_SECONDS_MAX
-from jobrunner.queue.endpoint import Endpoint
+from jobrunner.settings import check_around
 
-#: As our shipped queues have it; short visibility, so that a killed worker's jobs are seen again soon.
-ATTEMPTS_MAX = 10
-VISIBILITY_SECONDS = 30
 LOOK_SECONDS = 0.1
 #: Longer than a worker's own stop.
 STOP_SECONDS = 4.0
+QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,75}")
 
 
-def run(*, module: str, app_dir: Path, port: int, command: Sequence[str]) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Laptop:
+    """What `jobrunner dev` was told."""
+
+    module: str
+    app_dir: Path
+    around: str | None
+    crons: Path | None
+    port: int
+    queues: Sequence[str]
+    attempts_max: int
+    command: Sequence[str]
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before anything runs."""
+        if self.command and not shutil.which(self.command[0]):
+            raise SettingsError(f"COMMAND: there is no program {self.command[0]!r} on the PATH")
+        if self.around:
+            check_around(self.around)
+        for name in self.queues:
+            if not QUEUE_NAME.fullmatch(name):
+                raise SettingsError(f"--queue {name!r} is not 1 to 75 letters, digits, - and _")
+
+    def variables(self, urls: Sequence[str]) -> dict[str, str]:
+        """Give the variables that tell others of our own what we were told; a name for each further queue."""
+        told = {"JOBRUNNER_QUEUE_URL": urls[0]}
+        for name, url in list(zip(self.queues, urls, strict=True))[1:]:
+            told[f"JOBRUNNER_QUEUE_URL_{name.upper().replace('-', '_')}"] = url
+        if self.module != "jobs":
+            told["JOBRUNNER_MODULE"] = self.module
+        if self.app_dir != Path.cwd():
+            told["JOBRUNNER_APP_DIR"] = str(self.app_dir)
+        if self.around:
+            told["JOBRUNNER_AROUND"] = self.around
+        return told
+
+    def crons_file(self) -> Path:
+        """Say where the schedule file is looked for: beside the module."""
+        module = self.app_dir / self.module.replace(".", "/")
+        return self.crons or (module if module.is_dir() else module.parent) / FILE
+
+
+def run(laptop: Laptop) -> int:
     """Run until Ctrl-C or until COMMAND ends; returns its exit code."""
-    if command and not shutil.which(command[0]):
-        raise SettingsError(f"COMMAND: there is no program {command[0]!r} on the PATH")
-    with embedded_sqs(port) as environment:
-        click.echo(f"embedded SQS: {environment['JOBRUNNER_QUEUE_URL']}\nfor another terminal:\n")
-        for name, value in environment.items():
-            click.echo(f"  export {name}={shlex.quote(value)}")
-        click.echo('  jobrunner enqueue METHOD \'{"name": "value"}\'   # METHOD: see jobrunner methods\n')
-        worker = [*PROGRAM, "consume", "--reload", "--module", module, "--app-dir", str(app_dir)]
-        # moto goes on with the long poll of a worker that has ended, and gives it what comes next.
-        shared = {"JOBRUNNER_WAIT_SECONDS": "1", **os.environ, **environment}
-        helpers = []
-        if list(app_dir.glob(f"{module.replace('.', '/')}/crons.toml")) or (app_dir / "crons.toml").exists():
-            helpers.append([*PROGRAM, "crons", "run", "--reload", "--module", module, "--app-dir", str(app_dir)])
-        return _run_all([worker, list(command)] if command else [worker], helpers, shared)
+    programs = Programs()
+    with embedded_sqs(laptop.port, laptop.queues, laptop.attempts_max) as (aws, urls):
+        printed = {**aws, **laptop.variables(urls)}
+        with _to_source(printed) as file:
+            _say(laptop, printed, file)
+            # moto goes on with the long poll of a worker that has ended, and gives it what comes next.
+            environment = {"JOBRUNNER_WAIT_SECONDS": "1", **os.environ, **printed}
+            place = ["--module", laptop.module, "--app-dir", str(laptop.app_dir)]
+            for url in urls:
+                programs.start([*PROGRAM, "consume", "--reload", *place, "--queue-url", url], environment)
+            if laptop.command:
+                path = os.pathsep.join(filter(None, [str(laptop.app_dir), environment.get("PYTHONPATH")]))
+                programs.start(laptop.command, {**environment, "PYTHONPATH": path})
+            crons = [*PROGRAM, "crons", "run", "--reload", *place, "--crons", str(laptop.crons_file())]
+            return programs.wait(laptop.crons_file(), crons, environment)
+
+
+def _say(laptop: Laptop, printed: Mapping[str, str], file: str) -> None:
+    click.echo(f"embedded SQS: {printed['JOBRUNNER_QUEUE_URL']}\nfor another terminal:\n")
+    for name, value in printed.items():
+        click.echo(f"  export {name}={shlex.quote(value)}")
+    click.echo(f"  source {file}   # all of these at once")
+    click.echo('  jobrunner enqueue METHOD \'{"name": "value"}\'   # METHOD: see jobrunner methods\n')
+    wanted = laptop.crons_file()
+    other = next(
+        (found for found in [laptop.app_dir / FILE, *laptop.app_dir.glob(f"*/{FILE}")] if found != wanted), None
+    )
+    if not wanted.exists() and other and other.exists():
+        click.echo(f"crons: {other} is not used: it belongs at {wanted}, or name it with --crons\n")
 
 
 @contextmanager
-def embedded_sqs(port: int = 0) -> Iterator[dict[str, str]]:
-    """Run an SQS of our own with a queue and its dead-letter queue; gives the environment that leads there."""
-    try:
-        from moto.server import ThreadedMotoServer
-    except ImportError:
-        raise SettingsError(
-            "the embedded SQS is not installed: pip install 'jobrunner-sqs[dev]'. "
-            "Or run ElasticMQ and `jobrunner consume` against it"
-        ) from None
-    _check_port(port)
-    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # else a line a request, and a stack for what moto lacks
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    try:
-        address = "http://{}:{}".format(*server.get_host_and_port())
-        environment = {
-            "AWS_ENDPOINT_URL_SQS": address,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        os.environ.update(environment)  # for our own client as for the children
-        environment["JOBRUNNER_QUEUE_URL"] = _create_queues(address)
-        yield environment
-    finally:
-        server.stop()
+def _to_source(printed: Mapping[str, str]) -> Iterator[str]:
+    """Write the lines to paste into a file as well, for as long as this runs."""
+    with tempfile.NamedTemporaryFile("w", prefix="jobrunner-dev-", suffix=".sh") as file:
+        file.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in printed.items())
+        file.flush()
+        yield file.name
 
 
-def _check_port(port: int) -> None:
-    """Raise SettingsError for a port that is taken: moto's server would wait for it without a word."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise SettingsError(f"--port {port}: {error.strerror}. Leave --port out for a free one") from None
+class Programs:
+    """Runs programs side by side until one of them ends, or a signal comes; then ends the others."""
 
+    def __init__(self) -> None:
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._received: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
 
-def _create_queues(address: str) -> str:
-    client = Endpoint(address).client(read_seconds=10, attempts=1, connections=1, connect_seconds=10)
-    # Longer than the queue's own: a dead letter keeps the age it had.
-    dead = client.create_queue(
-        QueueName="jobs-dead", Attributes={"MessageRetentionPeriod": str(RETENTION_SECONDS_MAX)}
-    )["QueueUrl"]
-    arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": ATTEMPTS_MAX})
-    attributes = {"VisibilityTimeout": str(VISIBILITY_SECONDS), "RedrivePolicy": redrive}
-    url: str = client.create_queue(QueueName="jobs", Attributes=attributes)["QueueUrl"]
-    return url
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start one more."""
+        self._children.append(subprocess.Popen(command, env=environment))
 
+    def wait(self, crons_file: Path, crons: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Wait for the end, and start the crons once their file is there; returns the exit code that counts."""
+        asked = list(self._children)
+        while not self._received and all(child.poll() is None for child in asked):
+            if len(self._children) == len(asked) and crons_file.exists():
+                self.start(crons, environment)  # its end is nobody's: it says what is wrong with its file
+            time.sleep(LOOK_SECONDS)
+        ended = next((child.returncode for child in asked if child.returncode is not None), 0)
+        if not self._received:
+            click.echo(f"ended with {abs(ended)}: stopping the rest")
+        self._stop()
+        return 0 if self._received else abs(ended)
 
-def _run_all(commands: Sequence[Sequence[str]], helpers: Sequence[Sequence[str]], environment: dict[str, str]) -> int:
-    """Run programs side by side until one that is no helper ends, or a signal comes; then end the others."""
-    received: list[int] = []
+    def _stop(self) -> None:
+        if signal.SIGINT not in self._received:  # Ctrl-C has reached them by itself: a second one would cut them off
+            self._terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(child.poll() is None for child in self._children) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        self._terminate()
+        for child in self._children:
+            child.wait()
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
+    def _terminate(self) -> None:
+        for child in self._children:
+            if child.poll() is None:
+                child.terminate()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
-    children = [subprocess.Popen(command, env=environment) for command in [*commands, *helpers]]
-    while not received and all(child.poll() is None for child in children[: len(commands)]):
-        time.sleep(LOOK_SECONDS)
-    ended = next((child.returncode for child in children[: len(commands)] if child.returncode is not None), 0)
-    if not received:
-        click.echo(f"ended with {abs(ended)}: stopping the rest")
-    if signal.SIGINT not in received:  # Ctrl-C has reached the children by itself: a second one would cut them off
-        _terminate(children)
-    deadline = time.monotonic() + STOP_SECONDS
-    while any(child.poll() is None for child in children) and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
-    _terminate(children)
-    for child in children:
-        child.wait()
-    return 0 if received else abs(ended)
-
-
-def _terminate(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.terminate()
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._received.append(number)

@@ -1,6 +1,7 @@
 """Proves that a worker could work: settings, app, crons, queue, permissions, clock, supervisord; main thread."""
 
 import configparser
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 from jobrunner.app import catalog
 from jobrunner.app.around import load_around
 from jobrunner.crons import file
-from jobrunner.errors import AccessDenied, JobrunnerError, QueueError, QueueNotFound, SettingsError
+from jobrunner.errors import AccessDenied, JobrunnerError, NoSuchModule, QueueError, QueueNotFound, SettingsError
 from jobrunner.operate import rules
 from jobrunner.operate.queues import OperatedQueue, operated
 from jobrunner.operate.rules import Finding
@@ -37,10 +38,19 @@ def run(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Finding
         yield Finding("error", "settings", str(error), "consume would not start", "jobrunner consume --help")
     else:
         yield Finding("ok", "settings", "consume would take them")
+        yield from _status_file(options["status_file"])
     # The queue first: what botocore imports late must be there before the app's files come first.
     yield from _queue(options)
     yield from _app(options, crons_path)
     yield from _supervisord(options["app_dir"])
+
+
+def _status_file(path: Path | None) -> Iterator[Finding]:
+    folder = path.absolute().parent if path else None
+    if folder and not os.access(folder, os.W_OK):
+        why = "consume would go on without it, and `jobrunner health` would call the worker dead"
+        cure = f"let the user that runs consume write to {folder}, or name another --status-file, such as under /tmp"
+        yield Finding("error", "status file", f"{folder} cannot be written", why, cure)
 
 
 def _queue(options: Mapping[str, Any]) -> Iterator[Finding]:
@@ -132,8 +142,13 @@ def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Findin
     module = options["module"]
     try:
         jobs = catalog.load_app(options["app_dir"], module)
+    except NoSuchModule as error:
+        cure = f"cd to the folder that holds {module}, or jobrunner check --module NAME --app-dir FOLDER"
+        yield Finding("error", "module", str(error), "consume would not start", cure)
+        return
     except JobrunnerError as error:
-        yield Finding("error", "module", str(error), "consume would not start", f"jobrunner methods --module {module}")
+        cure = f"change what the last lines name until `jobrunner methods --module {module}` lists the jobs"
+        yield Finding("error", "module", str(error), "consume would not start", cure)
         return
     yield rules.of_methods(module, len(jobs.jobs))
     yield from _tried(

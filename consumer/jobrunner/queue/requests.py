@@ -1,6 +1,7 @@
 """The only room that speaks to SQS, and the only one that knows boto3's errors; any thread may call it."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -219,7 +220,7 @@ def asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Ma
     try:
         return request(**parameters)
     except ClientError as error:
-        raise _translated(error) from error
+        raise _translated(error, str(parameters.get("QueueUrl", ""))) from error
     except CREDENTIAL_ERRORS as error:
         raise no_credentials(error) from error
     except ParamValidationError as error:
@@ -229,14 +230,20 @@ def asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Ma
         raise QueueError(f"SQS did not answer: {error}") from error
 
 
-def _translated(error: ClientError) -> QueueError:
+def _overridden() -> str:
+    """Say where the question went, if not to the queue URL's own host."""
+    name = next((name for name in ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL") if os.environ.get(name)), None)
+    return f". It was asked at {os.environ[name]}: {name} overrides the URL's host" if name else ""
+
+
+def _translated(error: ClientError, queue_url: str) -> QueueError:
     code = error.response["Error"].get("Code", "")
     text = f"{code}: {error.response['Error'].get('Message', '')}"
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if "QueueDoesNotExist" in code or "NonExistentQueue" in code:
         return QueueNotFound(
-            f"{text} The queue is not in this account and region, or may not be seen: "
-            "`aws sqs get-queue-url --queue-name NAME` prints its URL"
+            f"{text} No queue {queue_url} in this account and region, or it may not be seen: "
+            f"`aws sqs get-queue-url --queue-name NAME` prints its URL{_overridden()}"
         )
     if code in THROTTLES or status >= SERVER_FAULT:
         return QueueError(text)

@@ -4,11 +4,12 @@ import math
 import os
 import random
 import re
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from jobrunner.errors import (
     AccessDenied,
     EnqueueError,
     LastingQueueError,
+    MalformedMessage,
     QueueError,
     RequestRefused,
     SettingsError,
@@ -37,6 +39,8 @@ Sent = tuple[list[int], list[int], QueueError | None]
 DELAY_SECONDS_MAX = 900
 GROUP = re.compile(r"[!-~]{1,128}")
 PAIR = 2
+#: What is written as a text in a job's context.
+TEXTS = (str, int, float, uuid.UUID, date, type(None))
 #: A web request must not hang on us: all tries of one call together, unless JOBRUNNER_ENQUEUE_SECONDS says otherwise.
 BUDGET_SECONDS, BUDGET_SECONDS_MAX = 5.0, 300
 #: Of the budget: two tries fit that hang to their end. A name that takes long to resolve is beyond our reach.
@@ -52,7 +56,7 @@ def enqueue(
     *,
     delay_seconds: int | timedelta | None = None,
     group: str | None = None,
-    context: Mapping[str, str] | None = None,
+    context: Mapping[str, object] | None = None,
     id: str | None = None,  # noqa: A002 - what the job sees as current_job().id
     queue_url: str | None = None,
 ) -> str:
@@ -60,7 +64,8 @@ def enqueue(
 
     `method` is a name such as "thumbnails.make", or the function itself; params that do not fit the
     function raise BadParams here. `delay_seconds` is 0 to 900, by default the queue's own.
-    `group` lets SQS share a queue fairly (MessageGroupId). The queue is `queue_url` or
+    `group` lets SQS share a queue fairly (MessageGroupId). `context` is bound to the job's log lines, as text.
+    The queue is `queue_url` or
     JOBRUNNER_QUEUE_URL; `inline:` runs the job at once, here. Raises MalformedMessage, SettingsError or
     QueueError; after one that is neither a RequestRefused, a QueueNotFound nor an AccessDenied the job
     may be on the queue all the same. Its `job_id` is the id to try again with, `id=`, so that the job
@@ -95,7 +100,7 @@ def enqueue_many(
     *,
     delay_seconds: int | timedelta | None = None,
     group: str | None = None,
-    context: Mapping[str, str] | None = None,
+    context: Mapping[str, object] | None = None,
     queue_url: str | None = None,
 ) -> list[str]:
     """Put many jobs on the queue, ten to a request; returns their ids in order.
@@ -188,18 +193,31 @@ def _pair(index: int, call: Any) -> tuple[Method, Params | None]:
     raise SettingsError(f"calls[{index}] is {call!r:.100}, not a pair of method and params")
 
 
-def _call(method: Method, params: Params | None, context: Mapping[str, str] | None, job_id: str | None = None) -> Call:
+def _call(
+    method: Method, params: Params | None, context: Mapping[str, object] | None, job_id: str | None = None
+) -> Call:
     arguments = {} if params is None else params
     if not isinstance(method, str):
         method = _name_of(method, arguments)
-    return Call(method=method, params=arguments, context=dict(context or {}), id=job_id or str(uuid.uuid4()))
+    return Call(method=method, params=arguments, context=_context(context or {}), id=job_id or str(uuid.uuid4()))
+
+
+def _context(given: Mapping[str, Any]) -> dict[str, str]:
+    """Give a context of texts: what logging contexts hold as a matter of course is written as one."""
+    for key, value in given.items():
+        if not isinstance(key, str) or not isinstance(value, TEXTS):
+            raise MalformedMessage(f"context[{key!r}] is {value!r:.100}: context holds texts, so make it str(...)")
+    return {key: str(value) for key, value in given.items()}
 
 
 def _name_of(function: Callable[..., Any], params: Params) -> str:
     """Derive a function's method name, and bind the params to it while the caller can still mend them."""
+    if not callable(function):
+        called = "you called it: pass the function itself, and its params beside it"
+        raise SettingsError(f"method is {function!r:.100}, neither a name nor a function. Maybe {called}")
     module = os.environ.get("JOBRUNNER_MODULE", "jobs")
     home = getattr(function, "__module__", None) or ""
-    name = getattr(function, "__qualname__", "")
+    name = _name_in(home, function)
     if home != module and not home.startswith(f"{module}."):
         raise UnknownMethod(
             f"{home}.{name} is outside the jobs module {module!r}, so no worker will find it: "
@@ -208,6 +226,15 @@ def _name_of(function: Callable[..., Any], params: Params) -> str:
     method = f"{home}.{name}"[len(module) + 1 :]
     catalog.Job.of(method, function).bind(params)
     return method
+
+
+def _name_in(home: str, function: Callable[..., Any]) -> str:
+    """Give the name under which its module has it, as a worker's catalog does: a lambda has no other."""
+    members = vars(sys.modules[home]) if home in sys.modules else {}
+    own = getattr(function, "__qualname__", "")
+    if members.get(own) is function:
+        return own
+    return next((name for name, value in members.items() if value is function and name[0] != "_"), own)
 
 
 def _queue_url(given: str | None) -> str:
