@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/uv pip install --quiet
 
-.PHONY: demo test unit check format wheel lock lowest pythons torture bench clean
+.PHONY: demo page test unit check format wheel lock lowest pythons torture bench clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
@@ -13,6 +13,9 @@ PIP := $(BIN)/uv pip install --quiet
 
 demo: .venv/ready  ## the main job, on a laptop: embedded SQS, worker, real jobs, and what became of them
 	PATH="$(CURDIR)/$(BIN):$$PATH" jobrunner dev -- python -m web.demo
+
+page: .venv/ready  ## the demo's web page, with a worker and crons, until Ctrl-C
+	PATH="$(CURDIR)/$(BIN):$$PATH" jobrunner dev -- flask --app web.app run --port 8000
 
 test: .venv/ready  ## every test, six at a time: most of them wait
 	$(BIN)/pytest -q -n 6 --maxschedchunk 1

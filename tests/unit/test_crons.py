@@ -367,7 +367,7 @@ def run(*words):
 
 def test_list_and_next_show_the_demos_crons():
     listed = run("crons", "list", "--app-dir", ROOT)
-    assert "at 09:00 on the first Monday of the month, America/New_York" in listed.output
+    assert "at 09:00 every Monday, America/New_York" in listed.output
     assert "minute_letter: newsletter.write  (disabled)" in listed.output
     lines = run("crons", "next", "-n", 3, "--app-dir", ROOT, "nightly_stumble").output.splitlines()
     assert len(lines) == 3

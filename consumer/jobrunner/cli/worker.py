@@ -95,7 +95,7 @@ def health(paths: tuple[Path, ...]) -> None:
     type=click.IntRange(1, 1000),
     default=10,
     show_default=True,
-    help="Attempts before a job is a dead letter: ten take most of an hour, two some seconds.",
+    help="Attempts before a job is a dead letter: ten take half an hour, two some seconds.",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, show_default="a free one", help="Port of the embedded SQS."
