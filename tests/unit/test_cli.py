@@ -108,6 +108,7 @@ def test_methods_prints_the_catalog_with_signatures(run, tmp_path):
 def unsent(monkeypatch, tmp_path):
     """A folder with jobs, and what would have been sent."""
     (tmp_path / "checked_jobs.py").write_text("def greet(name): pass\ndef helper(*args, **kwargs): pass\n")
+    monkeypatch.delitem(sys.modules, "checked_jobs", raising=False)  # of another test's folder
     monkeypatch.setenv("JOBRUNNER_MODULE", "checked_jobs")
     monkeypatch.setenv("JOBRUNNER_APP_DIR", str(tmp_path))
     monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "http://x/1/q")
