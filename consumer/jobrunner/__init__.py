@@ -23,6 +23,8 @@ from jobrunner.errors import (
 )
 
 if TYPE_CHECKING:
+    from jobrunner.sending.asynchronous import aenqueue, aenqueue_many
+    from jobrunner.sending.calls import call
     from jobrunner.sending.producer import enqueue, enqueue_many
 
 __all__ = [
@@ -38,13 +40,18 @@ __all__ = [
     "RequestRefused",
     "SettingsError",
     "UnknownMethod",
+    "aenqueue",
+    "aenqueue_many",
+    "call",
     "current_job",
     "enqueue",
     "enqueue_many",
 ]
 
+ROOMS = {"aenqueue": "asynchronous", "aenqueue_many": "asynchronous", "call": "calls"}
+
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'jobrunner' has no attribute {name!r}")
-    return getattr(import_module("jobrunner.sending.producer"), name)
+    return getattr(import_module(f"jobrunner.sending.{ROOMS.get(name, 'producer')}"), name)

@@ -60,6 +60,6 @@ def current_job() -> CurrentJob:
     if job is None:
         raise NoCurrentJob(
             "current_job() was called outside a job: only a job's own thread or task has one. In a test, run the job "
-            "with JOBRUNNER_QUEUE_URL=inline: and enqueue(...), and it has one there too"
+            "by jobrunner.testing, or with JOBRUNNER_QUEUE_URL=inline: and enqueue(...), and it has one there too"
         )
     return job

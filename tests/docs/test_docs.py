@@ -221,3 +221,38 @@ def test_every_command_shown_exists_with_its_options(page, words):
         command = command.commands[words.pop(0)]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("-")} <= known, page
+
+
+def test_the_page_on_tests_shows_tests_that_pass(tmp_path):
+    for name, text in pages.files((ROOT / "docs" / "testing.md").read_text()).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "jobs" / "__init__.py").touch()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+WRONG = """
+from jobrunner import call, enqueue
+import typed_jobs as jobs
+enqueue(call(jobs.ship, number=7), delay_seconds=5)
+enqueue(call(jobs.ship, 7, fast=True))
+"""
+MISTAKES = (
+    "enqueue(call(jobs.ship, nr=7))",
+    "enqueue(call(jobs.ship, number='7'))",
+    "enqueue(call(jobs.ship))",
+    "enqueue(call(jobs.shop, number=7))",
+    "enqueue(call(jobs.ship, number=7), delay_seconds='5')",
+)
+
+
+def test_a_type_checker_sees_a_wrong_call(tmp_path):
+    (tmp_path / "typed_jobs.py").write_text("def ship(number: int, *, fast: bool = False) -> None: ...\n")
+    (tmp_path / "web.py").write_text(WRONG + "\n".join(MISTAKES) + "\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache", "web.py"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    lines = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
+    first = WRONG.count("\n") + 1
+    assert lines == set(range(first, first + len(MISTAKES))), done.stdout + done.stderr

@@ -8,6 +8,7 @@ from threading import Thread
 
 from jobrunner import current
 from jobrunner.app import catalog
+from jobrunner.app.around import Around
 from jobrunner.app.calling import Caller
 from jobrunner.app.coroutines import Coroutines
 from jobrunner.message import Delivery, decode
@@ -15,7 +16,7 @@ from jobrunner.message import Delivery, decode
 URL = "inline:"
 
 
-def run(body: str) -> None:
+def run(body: str, *, around: Around | None = None) -> None:
     """Decode, find, bind and call as a worker would; what the job raises, the caller gets."""
     call = decode(body)
     job = _catalog(os.environ.get("JOBRUNNER_MODULE", "jobs")).find(call.method)
@@ -23,7 +24,7 @@ def run(body: str) -> None:
     delivery = Delivery(message_id=str(uuid.uuid4()), receipt_handle="", body=body, attempt=1, sent_at=time.time())
     token = current.running.set(current.CurrentJob.of(call, delivery))
     try:
-        error = Caller(around=None, coroutines=_coroutines(os.getpid())).call(job, arguments)
+        error = Caller(around=around, coroutines=_coroutines(os.getpid())).call(job, arguments)
     finally:
         current.running.reset(token)
     if error is not None:

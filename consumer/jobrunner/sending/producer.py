@@ -28,12 +28,14 @@ from jobrunner.message import Call, encode
 from jobrunner.queue import requests as sqs
 from jobrunner.queue.endpoint import Endpoint
 from jobrunner.sending import inline
+from jobrunner.sending.calls import PreparedCall
 from jobrunner.settings import check_queue_url
 
-Method = str | Callable[..., Any]
+Method = str | Callable[..., Any] | PreparedCall
 Params = dict[str, Any] | list[Any]
 #: Positions that were not sent and those of which nothing is known, and why.
 Sent = tuple[list[int], list[int], QueueError | None]
+DELIVERED: Sent = ([], [], None)
 
 #: AWS: longer delays need a schedule.
 DELAY_SECONDS_MAX = 900
@@ -62,8 +64,9 @@ def enqueue(
 ) -> str:
     """Put one job on the queue and return its id, which the job sees as `current_job().id`.
 
-    `method` is a name such as "thumbnails.make", or the function itself; params that do not fit the
-    function raise BadParams here. `delay_seconds` is 0 to 900, by default the queue's own.
+    `method` is a name such as "thumbnails.make", the function itself, or `call(function, ...)`, which has
+    its params with it; params that do not fit the function raise BadParams here. `delay_seconds` is 0 to
+    900, by default the queue's own.
     `group` lets SQS share a queue fairly (MessageGroupId). `context` is bound to the job's log lines, as text.
     The queue is `queue_url` or
     JOBRUNNER_QUEUE_URL; `inline:` runs the job at once, here. Raises MalformedMessage, SettingsError or
@@ -86,17 +89,14 @@ def send_body(
     body: str, *, delay_seconds: int | None = None, group: str | None = None, queue_url: str | None = None
 ) -> None:
     """Send an encoded call; raises as `enqueue` does."""
-    url = _queue_url(queue_url)
-    if url == inline.URL:
-        inline.run(body)
-        return
-    not_sent, unknown, error = _send_batch(url, [body], [0], delay_seconds=delay_seconds, group=group)
+    (result,) = deliver(_queue_url(queue_url), [body], delay_seconds=delay_seconds, group=group) or [DELIVERED]
+    not_sent, unknown, error = result
     if error and (not_sent or unknown):
         raise error
 
 
 def enqueue_many(
-    calls: Iterable[tuple[Method, Params | None]],
+    calls: Iterable[tuple[Method, Params | None] | PreparedCall],
     *,
     delay_seconds: int | timedelta | None = None,
     group: str | None = None,
@@ -114,16 +114,21 @@ def enqueue_many(
     prepared = [_call(*_pair(index, call), context) for index, call in enumerate(calls)]
     bodies = [encode(call) for call in prepared]
     ids = [str(call.id) for call in prepared]
+    _check_sent(ids, deliver(url, bodies, delay_seconds=delay, group=group))
+    return ids
+
+
+def deliver(url: str, bodies: list[str], *, delay_seconds: int | None, group: str | None) -> list[Sent]:
+    """Carry encoded calls out: to SQS in parallel batches, or inline, one after another."""
     if url == inline.URL:
         for body in bodies:
             inline.run(body)
-        return ids
+        return []
 
     def send(batch: list[int]) -> Sent:
-        return _send_batch(url, bodies, batch, delay_seconds=delay, group=group)
+        return _send_batch(url, bodies, batch, delay_seconds=delay_seconds, group=group)
 
-    _check_sent(ids, _in_parallel(send, sqs.batches([len(body) for body in bodies])))
-    return ids
+    return _in_parallel(send, sqs.batches([len(body) for body in bodies]))
 
 
 def _check_sent(ids: list[str], results: list[Sent]) -> None:
@@ -188,6 +193,8 @@ def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds:
 
 
 def _pair(index: int, call: Any) -> tuple[Method, Params | None]:
+    if isinstance(call, PreparedCall):
+        return call, None
     if isinstance(call, tuple | list) and len(call) == PAIR:
         return call[0], call[1]
     raise SettingsError(f"calls[{index}] is {call!r:.100}, not a pair of method and params")
@@ -196,6 +203,10 @@ def _pair(index: int, call: Any) -> tuple[Method, Params | None]:
 def _call(
     method: Method, params: Params | None, context: Mapping[str, object] | None, job_id: str | None = None
 ) -> Call:
+    if isinstance(method, PreparedCall):
+        if params is not None:
+            raise SettingsError(f"params are given twice: in call(...) and as {params!r:.100}")
+        return _call(method.function, method.params, context, job_id)
     arguments = {} if params is None else params
     if not isinstance(method, str):
         method = _name_of(method, arguments)

@@ -1,0 +1,87 @@
+"""For an app's tests: what the code under test enqueues, collected and not sent; any thread, any event loop.
+
+with enqueued() as jobs:
+    client.post("/orders/7")
+assert jobs == [("orders.ship", {"number": 7})]
+jobs.run()
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from jobrunner.app.around import load_around
+from jobrunner.message import decode
+from jobrunner.sending import inline, producer
+
+__all__ = ["Enqueued", "Jobs", "enqueued"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueued:
+    """One job as it would have been sent; equal to another, or to a pair of its method and params."""
+
+    method: str
+    params: dict[str, Any] | list[Any]
+    context: dict[str, str]
+    id: str
+    delay_seconds: int | None
+    group: str | None
+    queue_url: str
+    body: str
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what a test is about."""
+        if isinstance(other, tuple):
+            return (self.method, self.params) == other
+        return isinstance(other, Enqueued) and (self.id, self.body) == (other.id, other.body)
+
+    def __hash__(self) -> int:
+        """Hash by the id, which no two have."""
+        return hash(self.id)
+
+
+class Jobs(list[Enqueued]):
+    """What was enqueued, in order."""
+
+    def run(self, *, delayed: bool = False, around: str | None = None) -> None:
+        """Run them here, in order, with what they enqueue in turn; each leaves the list. What one raises, this raises.
+
+        As a worker would: decoded, looked up, bound, called inside `around`, by default JOBRUNNER_AROUND's.
+        Those with a delay stay unless `delayed`.
+        """
+        reference = around or os.environ.get("JOBRUNNER_AROUND")
+        entered = load_around(reference) if reference else None
+        while job := next((job for job in self if delayed or not job.delay_seconds), None):
+            self.remove(job)
+            inline.run(job.body, around=entered)
+
+
+@contextmanager
+def enqueued() -> Iterator[Jobs]:
+    """Collect what `enqueue` and its kin are told, in all threads; all is checked as if it were sent."""
+    jobs = Jobs()
+
+    def collect(url: str, bodies: list[str], *, delay_seconds: int | None, group: str | None) -> list[producer.Sent]:
+        for body in bodies:
+            call = decode(body)
+            jobs.append(
+                Enqueued(
+                    method=call.method,
+                    params=call.params,
+                    context=call.context,
+                    id=str(call.id),
+                    delay_seconds=delay_seconds,
+                    group=group,
+                    queue_url=url,
+                    body=body,
+                )
+            )
+        return []
+
+    url = os.environ.get("JOBRUNNER_QUEUE_URL") or inline.URL
+    with patch.object(producer, "deliver", collect), patch.dict(os.environ, JOBRUNNER_QUEUE_URL=url):
+        yield jobs
