@@ -190,7 +190,7 @@ def add_job(_logger: object, _name: str, event: EventDict) -> EventDict:
 
 def add_stamp(_logger: object, _name: str, event: EventDict) -> EventDict:
     """Stamp the line with UTC to the millisecond, and with the process."""
-    event["pid"] = os.getpid()
+    event.setdefault("pid", os.getpid())  # what the line itself says wins
     event["timestamp"] = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")[:23] + "Z"
     return event
 
