@@ -17,6 +17,7 @@ class FakeQueue:
         self.deleted = []
         self.released = []
         self.requests = 0
+        self.buried = []
 
     def _answer(self, handles):
         self.requests += 1
@@ -28,6 +29,11 @@ class FakeQueue:
         refusals = self._answer(handles)
         self.deleted += [handle for index, handle in enumerate(handles) if index not in refusals]
         return refusals
+
+    def bury(self, body, reason):
+        if self.down:
+            raise self.error
+        self.buried.append((body, reason))
 
     def change_visibility(self, changes):
         changes = list(changes)

@@ -1,5 +1,6 @@
 """How a delivery ended, and when its message may be seen again; pure rules, no thread."""
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ FAILURE_SECONDS, FAILURE_SECONDS_MAX = 5, 900
 #: A method nobody knows yet is often a deploy under way: minutes, not seconds.
 UNKNOWN_SECONDS, UNKNOWN_SECONDS_MAX = 30, 300
 HAND_BACK_SECONDS_MAX = 60
+#: AWS: no message is hidden for longer than 12 hours.
+RETRY_SECONDS_MAX = 43_200
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,8 @@ class Outcome:
     release_seconds: int | None = None
     #: No attempt is left: SQS moves the message to the dead letters when it would be received again.
     given_up: bool = False
+    #: Why the job wants no other attempt, though there are some: it goes to the dead letters from here.
+    reason: str = ""
 
     @property
     def deletes(self) -> bool:
@@ -40,6 +45,24 @@ def failed(name: str, attempt: int, attempts_max: int | None) -> Outcome:
     if _is_last(attempt, attempts_max):
         return Outcome(name, 0, given_up=True)
     return Outcome(name, _backoff(FAILURE_SECONDS, FAILURE_SECONDS_MAX, attempt))
+
+
+def steered(name: str, attempt: int, attempts_max: int | None, error: BaseException) -> Outcome:
+    """Give a failure's outcome as its exception's attribute `retry_seconds` asks for it.
+
+    A number: the backoff, 0 to 43,200. None: no other attempt. Absent, or anything else: as for any failure.
+    """
+    plain = failed(name, attempt, attempts_max)
+    # Looked up where nothing of the app's runs: an exception may do anything when it is asked.
+    places = [getattr(error, "__dict__", {}), *map(vars, type(error).__mro__)]
+    asked = next((place["retry_seconds"] for place in places if "retry_seconds" in place), plain)
+    if plain.given_up or asked is plain:
+        return plain
+    if asked is None:
+        return Outcome(name, plain.release_seconds, reason=f"{type(error).__name__} says retry_seconds = None")
+    if isinstance(asked, int | float) and not isinstance(asked, bool) and 0 <= asked <= RETRY_SECONDS_MAX:
+        return Outcome(name, math.ceil(asked))
+    return plain
 
 
 def unknown_method(attempt: int, attempts_max: int | None) -> Outcome:

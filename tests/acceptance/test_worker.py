@@ -2,16 +2,46 @@
 
 import json
 import signal
+import subprocess
 from collections import Counter
 
 import pytest
 from servers import wait_for
+from workers import PROGRAM
 
 from jobrunner import enqueue
 
 
-# moto looks at every message for each receive: a thousand take it a minute.
-@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+STEERED = """
+class Busy(Exception): retry_seconds = 1
+class Never(Exception): retry_seconds = None
+def busy(name):
+    note(name)
+    if HERE.joinpath("notes.txt").read_text().count(name) < 3: raise Busy
+def never(): raise Never
+"""
+
+
+def test_a_job_may_steer_its_retries(app):
+    """On a queue with ten attempts: plain backoffs would be 5 s and 10 s."""
+    app.write_jobs(STEERED)
+    worker = app.consume()
+    app.enqueue(("busy", {"name": "busy"}), ("never", {}))
+    worker.wait("job.done", method="busy", seconds=30)
+    assert {line["retry_seconds"] for line in worker.named("job.failed", method="busy")} == {1}
+    (given_up,) = worker.wait("job.given_up", method="never")
+    assert "retry_seconds = None" in given_up["reason"]
+    app.wait_until_empty()
+    assert app.counts(dead=True) == (1, 0, 0)
+    found = subprocess.run(
+        [*PROGRAM, "dead", "list", "--queue-url", app.queue_url, "--app-dir", app.folder],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "never  given up: Never says retry_seconds = None" in found.stdout
+
+
 def test_what_it_is_told_by_flags_holds_for_enqueue_in_its_jobs(app):
     """The queue and the module: nothing is in the environment."""
     (app.folder / "jobs.py").unlink()
@@ -21,6 +51,8 @@ def test_what_it_is_told_by_flags_holds_for_enqueue_in_its_jobs(app):
     worker.wait("job.done", method="second")
 
 
+# moto looks at every message for each receive: a thousand take it a minute.
+@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
 def test_a_thousand_mixed_jobs_are_all_accounted_for(app, client):
     calls = []
     for n in range(160):

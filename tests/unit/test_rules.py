@@ -257,3 +257,43 @@ def test_the_patience_with_a_refusal_is_not_spent_by_an_outage_of_another_kind(o
     outage.failed("receive", QueueError("503"))
     clock.now += 2
     outage.failed("receive", AccessDenied("expired"))
+
+
+class Slow(Exception):
+    retry_seconds = 90.5
+
+
+class Final(Exception):
+    retry_seconds = None
+
+
+class Odd(Exception):
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+def steered(error, attempt=1):
+    return outcome.steered("failed", attempt, 3, error)
+
+
+def test_an_exception_may_say_when_its_job_is_tried_again():
+    assert steered(Slow()).release_seconds == 91
+    own = Slow()
+    own.retry_seconds = 0
+    assert steered(own).release_seconds == 0
+    assert steered(Slow(), attempt=3).given_up, "there is no other attempt"
+
+
+def test_an_exception_may_say_that_no_other_attempt_is_wanted():
+    final = steered(Final())
+    assert final.reason == "Final says retry_seconds = None"
+    assert 3 < final.release_seconds <= 5, "where it cannot be put among the dead letters"
+
+
+@pytest.mark.parametrize("value", [-1, 43_201, float("nan"), "soon", True, property(lambda _: 1 / 0)])
+def test_what_is_no_backoff_is_a_failure_like_any(value):
+    kind = type("Kind", (Exception,), {"retry_seconds": value})
+    for error in (kind(), Odd(), ValueError()):
+        plain = steered(error)
+        assert 3 < plain.release_seconds <= 5
+        assert not plain.reason

@@ -305,3 +305,26 @@ def test_what_comes_again_while_it_is_deleted_is_deleted_by_its_newest_handle(ho
     house.queue.delete = real
     assert house.settler._delete([lease]) == []
     assert house.queue.deleted == ["a", "newer"]
+
+
+GIVEN_UP = Outcome("failed", 5, reason="Final says retry_seconds = None")
+
+
+def test_what_wants_no_other_attempt_is_among_the_dead_letters_before_it_is_deleted(house, events):
+    (lease,) = house.running("a")
+    house.settler.settle(lease, GIVEN_UP)
+    assert house.queue.buried == [("{}", GIVEN_UP.reason)]
+    assert house.queue.deleted == []
+    house.settler._delete(list(house.settler.deletes._line))
+    assert house.queue.deleted == ["a"]
+    assert events.one("job.given_up")["reason"] == GIVEN_UP.reason
+
+
+def test_what_cannot_be_put_there_is_tried_again(house, events):
+    (lease,) = house.running("a")
+    house.queue.down = True
+    house.settler.settle(lease, GIVEN_UP)
+    house.queue.down = False
+    house.send()
+    assert house.queue.released == [("a", 5)]
+    assert (events.one("job.not_given_up")["retry_seconds"], house.queue.deleted) == (5, [])

@@ -190,6 +190,8 @@ def reason_of(letter: DeadLetter, jobs: Catalog | None) -> str:
 
     `jobs` is None where the app could not be loaded.
     """
+    if letter.reason:
+        return f"given up: {letter.reason}"
     call = decode_or_none(letter.body)
     if call is None:
         return "malformed"

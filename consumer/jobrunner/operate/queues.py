@@ -8,12 +8,11 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from jobrunner.errors import AccessDenied, QueueError
 from jobrunner.message import decode_or_none
 from jobrunner.queue.endpoint import Endpoint, queue_arn
-from jobrunner.queue.requests import BATCH_MAX, Queue, QueueAttributes, Refusal, asked, refusals
+from jobrunner.queue.requests import BATCH_MAX, REASON, Queue, QueueAttributes, Refusal, asked, refusals
 from jobrunner.settings import check_queue_url
 
 #: A person waits: short tries, and botocore repeats them.
@@ -45,6 +44,11 @@ class DeadLetter:
             "attributes": {name: str(given.get("StringValue", "binary")) for name, given in self.attributes.items()},
             "body": json.loads(self.body) if decode_or_none(self.body) else self.body,
         }
+
+    @property
+    def reason(self) -> str:
+        """Why its job gave it up by itself; empty if SQS moved it here."""
+        return str(self.attributes.get(REASON, {}).get("StringValue", ""))
 
     @property
     def size(self) -> int:
@@ -108,14 +112,8 @@ class OperatedQueue:
 
     def dead_letters(self, values: Mapping[str, str]) -> "OperatedQueue | None":
         """Give the dead-letter queue that the attributes name; it is in the same account and region (AWS)."""
-        arn = QueueAttributes(values).redrive.get("deadLetterTargetArn")
-        if not arn:
-            return None
-        account, name = arn.split(":")[4:]
-        place = self.url.rpartition("/")[0]
-        if urlsplit(self.url).path.count("/") > 1:
-            place = f"{place.rpartition('/')[0]}/{account}"
-        return OperatedQueue(url=f"{place}/{name}", endpoint=self._endpoint, client=self._client)
+        url = QueueAttributes(values).dead_letters_url(self.url)
+        return OperatedQueue(url=url, endpoint=self._endpoint, client=self._client) if url else None
 
     def length(self) -> int:
         """Say about how many messages wait here."""
@@ -139,7 +137,8 @@ class OperatedQueue:
         entries = []
         for index, letter in enumerate(letters):
             extra = {"MessageGroupId": letter.group} if letter.group else {}
-            attributes = {"MessageAttributes": letter.attributes} if letter.attributes else {}
+            kept = {name: given for name, given in letter.attributes.items() if name != REASON}
+            attributes = {"MessageAttributes": kept} if kept else {}
             entries.append({"Id": str(index), "MessageBody": letter.body, **extra, **attributes})
         return refusals(asked(self._client.send_message_batch, QueueUrl=self.url, Entries=entries))
 

@@ -27,6 +27,9 @@ class Requests(Protocol):
     def change_visibility(self, changes: Iterable[tuple[str, int]]) -> dict[int, Refusal]:
         """Hide up to 10 deliveries for some seconds from now; returns the refusals by position."""
 
+    def bury(self, body: str, reason: str) -> None:
+        """Put a body among the dead letters, with the reason."""
+
 
 class PacedQueue:
     """Makes requests as its queue does, one try each, and raises QueueError as it does.
@@ -68,6 +71,10 @@ class PacedQueue:
         """Renew or release deliveries."""
         with self._noted("change_visibility"):
             return self._queue.change_visibility(changes)
+
+    def bury(self, body: str, reason: str) -> None:
+        """Put a body among the dead letters; one try, which says nothing of the queue's own state."""
+        self._queue.bury(body, reason)
 
     def is_unreachable(self) -> bool:
         """Tell whether anything at all fails now."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
@@ -24,6 +25,8 @@ Item = TypeVar("Item")
 
 #: AWS: entries of one batch request.
 BATCH_MAX = 10
+#: The attribute of a dead letter that a job itself gave up.
+REASON = "jobrunner.reason"
 #: How much longer than the long poll a receive may take.
 POLL_MARGIN_SECONDS = 5
 
@@ -86,12 +89,24 @@ class QueueAttributes:
         """How often a message is received before it is a dead letter."""
         return int(self.redrive["maxReceiveCount"]) if "maxReceiveCount" in self.redrive else None
 
+    def dead_letters_url(self, queue_url: str) -> str | None:
+        """Say where the dead letters of this queue are: in the same account and region (AWS)."""
+        arn = self.redrive.get("deadLetterTargetArn")
+        if not arn:
+            return None
+        account, name = arn.split(":")[4:]
+        place = queue_url.rpartition("/")[0]
+        if urlsplit(queue_url).path.count("/") > 1:
+            place = f"{place.rpartition('/')[0]}/{account}"
+        return f"{place}/{name}"
+
 
 class Queue:
     """One queue's requests in our own words. Each raises QueueError or a kind of it."""
 
-    def __init__(self, *, url: str, polling: Any, working: Any) -> None:
+    def __init__(self, *, url: str, polling: Any, working: Any, dead_url: str | None = None) -> None:
         self.url = url
+        self._dead_url = dead_url
         self._polling = polling
         self._working = working
 
@@ -132,6 +147,13 @@ class Queue:
             extra["DelaySeconds"] = delay_seconds
         entries = [{"Id": str(index), "MessageBody": body, **extra} for index, body in enumerate(bodies)]
         return refusals(asked(self._working.send_message_batch, QueueUrl=self.url, Entries=entries))
+
+    def bury(self, body: str, reason: str) -> None:
+        """Put a body among the dead letters, with the reason."""
+        if self._dead_url is None:
+            raise RequestRefused("the queue has no dead-letter queue")
+        attributes = {REASON: {"DataType": "String", "StringValue": reason}}
+        asked(self._working.send_message, QueueUrl=self._dead_url, MessageBody=body, MessageAttributes=attributes)
 
     def attributes(self) -> QueueAttributes:
         """Ask the queue for its settings."""
@@ -175,7 +197,8 @@ def connect(
     attributes = Queue(url=queue_url, polling=polling, working=polling).attributes()
     seconds = visibility_timeout_seconds or attributes.visibility_timeout_seconds
     working = _working(endpoint, visibility_seconds=seconds, connections=connections)
-    return Queue(url=queue_url, polling=polling, working=working), attributes
+    dead_url = attributes.dead_letters_url(queue_url)
+    return Queue(url=queue_url, polling=polling, working=working, dead_url=dead_url), attributes
 
 
 def working_queue(queue_url: str, *, visibility_seconds: int) -> Queue:

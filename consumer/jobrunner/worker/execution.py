@@ -94,13 +94,13 @@ class Execution:
         if error is None:
             self._log.info("job.done", duration_ms=duration_ms, queue_ms=queue_ms)
             return outcome.DONE
-        failed = outcome.failed("failed", delivery.attempt, self._attempts_max)
+        failed = outcome.steered("failed", delivery.attempt, self._attempts_max, error)
         self._log.error(
             "job.failed",
             duration_ms=duration_ms,
             queue_ms=queue_ms,
             attempts_max=self._attempts_max,
-            retry_seconds=failed.retry_seconds,
+            retry_seconds=None if failed.reason else failed.retry_seconds,
             exception=described(error),
         )
         forget(error)

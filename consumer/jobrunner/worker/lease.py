@@ -49,8 +49,11 @@ class Lease:
 
     def renewal_seconds(self, now: float) -> int:
         """Say for how long it may be renewed: SQS ends every lease 12 hours after the receive."""
-        left = VISIBILITY_SECONDS_MAX - CAP_MARGIN_SECONDS - (now - self.received_at)
-        return int(min(self.visibility_seconds, left))
+        return int(min(self.visibility_seconds, self.seconds_left(now)))
+
+    def seconds_left(self, now: float) -> int:
+        """Say for how long it may be hidden at all."""
+        return int(VISIBILITY_SECONDS_MAX - CAP_MARGIN_SECONDS - (now - self.received_at))
 
     def ends_at(self) -> float:
         """Say until when the message is surely hidden from others."""

@@ -9,6 +9,7 @@ from jobrunner.telemetry.metrics import Metrics
 from jobrunner.worker.batches import Batches
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.lease import Lease, State
+from jobrunner.worker.stacks import method_of
 from jobrunner.worker.visibility import Visibility
 
 #: Outcomes of deliveries whose jobs did not end here: nobody else counts them.
@@ -36,11 +37,28 @@ class Settler:
 
     def settle(self, lease: Lease, outcome: Outcome) -> None:
         """Carry out how a running delivery ended; nothing if it was given up meanwhile."""
+        if outcome.reason:
+            outcome = self._buried(lease, outcome)
         if outcome.release_seconds is None:
             if self._hand.finish(lease):
                 self.deletes.add(lease)
         elif self._hand.give_up(lease):
             self.release(lease, outcome)
+
+    def _buried(self, lease: Lease, outcome: Outcome) -> Outcome:
+        """Put what wants no other attempt among the dead letters; what cannot be put there is tried again.
+
+        By one try, on the worker's thread: it is seldom, and a delete must come after it.
+        """
+        delivery = lease.delivery
+        ids = {"method": method_of(lease), "message_id": delivery.message_id, "attempt": delivery.attempt}
+        try:
+            self._queue.bury(delivery.body, outcome.reason)
+        except QueueError as error:
+            self._log.error("job.not_given_up", **ids, error=str(error), retry_seconds=outcome.release_seconds)
+            return Outcome(outcome.name, outcome.release_seconds)
+        self._log.error("job.given_up", **ids, reason=outcome.reason, effect="it is among the dead letters")
+        return Outcome(outcome.name)
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Let others see a delivery again that was given up."""

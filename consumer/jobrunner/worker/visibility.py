@@ -63,7 +63,8 @@ class Visibility:
     def _seconds(self, change: Change, now: float) -> int:
         if change.release_seconds is None:
             return change.lease.renewal_seconds(now)
-        return change.release_seconds
+        # SQS counts 12 hours from the receive, and refuses what goes beyond.
+        return max(0, min(change.release_seconds, change.lease.seconds_left(now)))
 
     def _is_wanted(self, change: Change, now: float) -> bool:
         """Tell whether there is still a reason to send it; what ended meanwhile needs no renewal."""
