@@ -6,11 +6,12 @@ COPY requirements.lock pyproject.toml ./
 RUN pip install --no-cache-dir --constraint requirements.lock uv \
  && uv venv /venv \
  && uv pip install --python /venv --no-cache --requirements pyproject.toml --extra demo --constraints requirements.lock
-# Your app would name jobrunner's wheel (`make wheel`) among its requirements, and skip this.
+# Your app would name jobrunner's wheel (`make wheel`) among its requirements, and skip this: docs/aws.md, step 2.
 # Not `pip install jobrunner`: on PyPI that is somebody else's.
 COPY README.md LICENSE ./
 COPY consumer consumer
-RUN uv pip install --python /venv --no-cache --no-deps .
+RUN uv pip install --python /venv --no-cache --no-deps . \
+ && python -m compileall -q -j 0 /venv/lib
 
 FROM python:3.13-slim
 # No tini: process 1 is deploy/start.py, which passes signals on to supervisord and reaps orphans.
@@ -21,8 +22,8 @@ COPY --from=build /venv /venv
 COPY deploy deploy
 COPY jobs jobs
 COPY web web
-# Compiled once here, and not at each start: other users than root could not keep it.
-RUN python -m compileall -q -j 0 /venv/lib deploy jobs web
+# Compiled here, as the libraries above, and not at each start: other users than root could not keep it.
+RUN python -m compileall -q deploy jobs web
 # Where supervisorctl looks by itself: `docker exec CONTAINER supervisorctl restart jobrunner:*`
 RUN ln -s /app/deploy/supervisord.conf /etc/supervisord.conf
 USER app

@@ -13,6 +13,13 @@ graceful_timeout = int(os.environ.get("WEB_STOP_SECONDS", "30"))
 reload = bool(os.environ.get("WEB_RELOAD"))
 #: Its heartbeat files, where a read-only container can write.
 worker_tmp_dir = os.environ.get("RUN_DIR", "/tmp")
+#: Its socket for gunicornc, which a read-only container has no place for.
+control_socket_disable = True
+#: What a pipe takes whole, whoever else writes to it (POSIX: PIPE_BUF).
+LINE_BYTES_MAX = 4_096
+
+
+CUT = " ...[cut]... "
 
 
 class Json(logging.Formatter):
@@ -23,6 +30,11 @@ class Json(logging.Formatter):
         line = {"timestamp": at, "level": record.levelname.lower(), "event": record.getMessage(), "logger": record.name}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
+        for key in ("exception", "event"):  # the longest lose their middle: start and end say most
+            excess = len(json.dumps(line)) + 1 - LINE_BYTES_MAX
+            if excess > 0 and key in line:
+                half = max(len(line[key]) - excess - len(CUT), len(line[key]) // 8) // 2
+                line[key] = line[key][:half] + CUT + line[key][len(line[key]) - half :]
         return json.dumps(line)
 
 
@@ -32,5 +44,9 @@ logconfig_dict = {
     "formatters": {"json": {"()": Json}},
     "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}},
     "root": {"level": "INFO", "handlers": ["stdout"]},
-    "loggers": {"gunicorn.error": {"propagate": True, "handlers": []}, "gunicorn.access": {"propagate": False}},
+    "loggers": {
+        "gunicorn.error": {"propagate": True, "handlers": []},
+        "gunicorn.access": {"propagate": False},
+        "botocore": {"level": "WARNING"},
+    },
 }

@@ -9,16 +9,24 @@ first and takes 3 at most, then the web server has its share, and what still run
 attempt in processes of their own, has what is left.
 """
 
-import ctypes
-import json
-import os
 import signal
-import subprocess
 import sys
-import threading
 import time
-from datetime import UTC, datetime
-from pathlib import Path
+
+#: What came before supervisord could be told. First of all: process 1 ignores what it has no handler for.
+SIGNALLED = []
+if "--listen" not in sys.argv:
+    for handled in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(handled, lambda number, _frame: SIGNALLED.append((number, time.monotonic())))
+
+import ctypes  # noqa: E402 - after the handlers
+import json  # noqa: E402
+import os  # noqa: E402
+import subprocess  # noqa: E402
+import threading  # noqa: E402
+from contextlib import suppress  # noqa: E402
+from datetime import UTC, datetime  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 DEFAULTS = {
     "PORT": "8000",
@@ -29,24 +37,23 @@ DEFAULTS = {
     "STOP_SECONDS": "10",
 }
 MARKER, LOG = "web-is-fatal", "supervisord.log"
-#: Of the stop time: the worker's part, and what is kept for the last steps.
-WORKER_SECONDS, SPARE_SECONDS = 3, 1
+#: Of the stop time: the worker's part, what gunicorn needs beyond its own limit, and what is kept for the last steps.
+WORKER_SECONDS, GUNICORN_SECONDS, SPARE_SECONDS = 3, 2, 1
 #: supervisord waits for a second, then starts all its programs; later than this they have had their chance.
 STARTING_SECONDS_MAX = 6
 PR_SET_CHILD_SUBREAPER = 36
 #: Of supervisord's own lines, those that somebody may look for; a stop that was asked for is no news.
 NEWS = ("exited:", "gave up:", "killing", "CRIT", "ERRO")
+#: And what is none: its socket is for the container's own supervisorctl.
+NO_NEWS = "without any HTTP authentication checking"
 
 
 def run():
-    signalled = []
-    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-    for number in handled:  # first of all: what comes now must not be lost
-        signal.signal(number, lambda received, _frame: signalled.append((received, time.monotonic())))
     environment = {**DEFAULTS, **os.environ}
     stop_seconds = int(environment["STOP_SECONDS"])
-    web_seconds = max(1, stop_seconds - WORKER_SECONDS - 2 * SPARE_SECONDS)
-    environment |= {"WEB_STOP_SECONDS": str(web_seconds), "WEB_KILL_SECONDS": str(web_seconds + SPARE_SECONDS)}
+    int(environment["JOBRUNNER_PROCESSES"])
+    web_seconds = max(1, stop_seconds - WORKER_SECONDS - GUNICORN_SECONDS - SPARE_SECONDS)
+    environment |= {"WEB_STOP_SECONDS": str(web_seconds), "WEB_KILL_SECONDS": str(web_seconds + GUNICORN_SECONDS)}
     folder = Path(environment["RUN_DIR"])
     (folder / MARKER).unlink(missing_ok=True)
     # Orphans come to us and are reaped, also where this is not process 1.
@@ -55,15 +62,18 @@ def run():
     config = Path(__file__).with_name("supervisord.conf")
     supervisord = subprocess.Popen(["supervisord", "--configuration", config], env=environment)
     # Its listener, the web server, the workers.
-    code = supervise(supervisord, signalled, 2 + int(environment["JOBRUNNER_PROCESSES"]))
+    code = supervise(supervisord, 2 + int(environment["JOBRUNNER_PROCESSES"]))
+    if code < 0:  # killed, by the out-of-memory killer maybe: nobody else tells its programs
+        say("supervisor.died", f"supervisord ended by {signal.Signals(-code).name}: its programs are told to stop")
+        tell_the_rest()
     asked_at = min(
-        (at for number, at in signalled if number in (signal.SIGTERM, signal.SIGINT)), default=time.monotonic()
+        (at for number, at in SIGNALLED if number in (signal.SIGTERM, signal.SIGINT)), default=time.monotonic()
     )
     wait_for_the_rest(asked_at + stop_seconds - SPARE_SECONDS)
-    return 1 if (folder / MARKER).exists() else max(code, 0)
+    return 1 if (folder / MARKER).exists() else code if code >= 0 else 128 - code
 
 
-def supervise(supervisord, signalled, programs):
+def supervise(supervisord, programs):
     """Reap all that ends until supervisord does, and pass signals on; returns its code."""
     passed, starts_until = 0, time.monotonic() + STARTING_SECONDS_MAX
     while True:
@@ -71,9 +81,9 @@ def supervise(supervisord, signalled, programs):
         if pid == supervisord.pid:
             return os.waitstatus_to_exitcode(status)
         # Not while it starts its programs: what it signals between their fork and their exec is lost on them.
-        if passed < len(signalled) and (time.monotonic() > starts_until or has_started(supervisord.pid, programs)):
+        if passed < len(SIGNALLED) and (time.monotonic() > starts_until or has_started(supervisord.pid, programs)):
             starts_until = 0
-            supervisord.send_signal(signalled[passed][0])
+            supervisord.send_signal(SIGNALLED[passed][0])
             passed += 1
         elif not pid:
             time.sleep(0.05)
@@ -88,6 +98,13 @@ def has_started(pid, programs):
     except OSError:
         return False
     return len(lines) >= programs and own not in lines
+
+
+def tell_the_rest():
+    """Tell what supervisord left behind, which is ours now, to stop."""
+    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        with suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGTERM)
 
 
 def wait_for_the_rest(deadline):
@@ -110,7 +127,7 @@ def relay(path):
     def read():
         for line in log:
             text = line.rstrip()
-            if any(word in text for word in NEWS):
+            if any(word in text for word in NEWS) and NO_NEWS not in text:
                 say("supervisor.said", text.split(" ", 2)[-1])
 
     threading.Thread(target=read, daemon=True).start()
@@ -135,4 +152,8 @@ def listen():
 
 
 if __name__ == "__main__":
-    sys.exit(listen() if "--listen" in sys.argv else run())
+    try:
+        sys.exit(listen() if "--listen" in sys.argv else run())
+    except (OSError, ValueError) as error:
+        say("start.refused", f"{error}: look at STOP_SECONDS, JOBRUNNER_PROCESSES and RUN_DIR, which must be writable")
+        sys.exit(2)

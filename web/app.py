@@ -6,11 +6,12 @@ import uuid
 from functools import lru_cache
 
 import boto3
+from botocore.config import Config
 from flask import Flask, abort, jsonify, redirect, render_template, request, send_file, url_for
 from PIL import Image, UnidentifiedImageError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from jobrunner import enqueue
+from jobrunner import QueueError, enqueue
 from jobs import _pictures, _records, mishaps, newsletter, thumbnails
 
 UPLOAD_BYTES_MAX = 10 * 1024 * 1024
@@ -48,7 +49,11 @@ def upload():
         key = uuid.uuid4().hex  # never a name of the user's: it may be anything
         _records.write(_records.folder("uploads") / key, picture.read())
         _records.update(key, kind="picture", name=picture.filename[:80], state="queued")
-        enqueue(thumbnails.make, {"key": key}, context={"request_id": request_id()})
+        try:
+            enqueue(thumbnails.make, {"key": key}, context={"request_id": request_id()})
+        except QueueError:
+            _records.update(key, state="failed")
+            raise
     return redirect(url_for("page"))
 
 
@@ -72,6 +77,11 @@ def thumbnail(key):
     if not KEY.fullmatch(key) or not path.exists():
         abort(404)
     return send_file(path.resolve(), mimetype="image/png", max_age=3600)
+
+
+@app.errorhandler(QueueError)
+def no_queue(_error):
+    return redirect(url_for("page", error="SQS does not answer: try again in a while"))
 
 
 @app.errorhandler(RequestEntityTooLarge)
@@ -130,4 +140,6 @@ def sqs_counts(url):
 
 @lru_cache(maxsize=1)
 def client(_pid):
-    return boto3.client("sqs")
+    # The page must come also when SQS does not answer.
+    config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+    return boto3.client("sqs", config=config)

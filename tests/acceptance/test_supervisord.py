@@ -190,3 +190,36 @@ def test_a_worker_that_cannot_start_does_not_take_the_web_down(container):
     wait_for(lambda: box.log.exists() and box.log.read_text().count("worker.refused") >= 3, 30)
     assert box.answers()
     box.stop()
+
+
+def test_when_supervisord_is_killed_its_programs_are_told_and_the_container_ends_with_its_code(container):
+    """By the out-of-memory killer, say: an exit of 0 would be a stop that somebody asked for."""
+    box = container().wait_until_up()
+    wait_for((box.run_dir / "worker-0.json").exists)
+    os.kill(box.pid(), signal.SIGKILL)
+    assert box.process.wait(30) == 128 + signal.SIGKILL
+    box.stop()
+    assert '"supervisor.died"' in box.log.read_text()
+    assert not box.worker_pids()
+    assert not (box.run_dir / "worker-0.json").exists(), "an orderly stop takes it away; its lines went to supervisord"
+
+
+def test_a_wrong_setting_of_the_container_is_one_line(container):
+    for wrong in ({"STOP_SECONDS": "soon"}, {"JOBRUNNER_PROCESSES": "zwei"}):
+        box = container(**wrong)
+        assert box.process.wait(30) == 2
+        box.stop()
+        (line,) = map(json.loads, box.log.read_text().splitlines())
+        assert line["event"] == "start.refused"
+        assert "STOP_SECONDS" in line["text"]
+
+
+def test_a_long_traceback_of_the_web_server_is_cut_to_a_line_that_a_pipe_takes_whole():
+    script = (
+        "import logging, runpy; conf = runpy.run_path('deploy/gunicorn.conf.py'); "
+        "record = logging.makeLogRecord({'msg': 'x' * 9000, 'levelname': 'ERROR', 'name': 'w'});"
+        "record.exc_info = None; print(conf['Json']().format(record))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert 3000 < len(done.stdout) <= 4096
+    assert " ...[cut]... " in json.loads(done.stdout)["event"]

@@ -11,7 +11,6 @@ from workers import PROGRAM
 
 from jobrunner import enqueue
 
-
 STEERED = """
 class Busy(Exception): retry_seconds = 1
 class Never(Exception): retry_seconds = None

@@ -70,7 +70,6 @@ def test_every_exit_code_has_its_reason():
         (["enqueue", "a", "{x}", "--queue-url", "inline:"], 2, "PARAMS_JSON '{x}' is not JSON"),
         (["enqueue", "a", "--context", "x", "--queue-url", "inline:"], 2, "--context 'x' is not NAME=VALUE"),
         (["enqueue", "a-b", "--queue-url", "inline:"], 2, "not dotted Python names"),
-        (["consume", "--queue-url", "http://x/1/q "], 2, "white space around it"),
         (["methods", "--app-dir", "/nowhere/at/all"], 2, "'/nowhere/at/all' does not exist"),
         (["dev", "--threads", "4"], 2, "No such option"),
         (["dev", "--", "no-such-program"], 2, "there is no program 'no-such-program' on the PATH"),
@@ -79,9 +78,6 @@ def test_every_exit_code_has_its_reason():
         (["dev", "--around", "x"], 2, "--around 'x' is not MODULE:CALLABLE"),
         (["dev", "--attempts", "0"], 2, "0 is not in the range"),
         (["methods", "--module", "nothing_here"], 3, "no module 'nothing_here'"),
-        (["consume"], 2, "no queue"),
-        (["consume", "--queue-url", "http://x/1/q.fifo"], 2, "FIFO"),
-        (["consume", "--queue-url", "http://x/1/q", "--threads", "0"], 2, "--threads is 0"),
         (["health"], 2, "--status-file"),
     ],
 )
@@ -89,6 +85,28 @@ def test_errors_are_one_line_with_the_cure_and_their_code(run, words, code, says
     result = run(*words)
     assert (result.exit_code, says in result.output) == (code, True), result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["consume", "--queue-url", "http://x/1/q "], 2, "white space around it"),
+        (["consume"], 2, "no queue"),
+        (["consume", "--queue-url", "http://x/1/q.fifo"], 2, "FIFO"),
+        (["consume", "--queue-url", "http://x/1/q", "--threads", "0"], 2, "--threads is 0"),
+        (["consume", "--threads", "many"], 2, "'many' is not a valid integer"),
+        (["consume", "--no-such-flag"], 2, "No such option"),
+    ],
+)
+def test_what_keeps_a_worker_from_starting_is_a_line_of_its_log(words, code, says):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JOBRUNNER_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "jobrunner", *words], check=False, capture_output=True, text=True, env=environment
+    )
+    line = json.loads(done.stdout)
+    assert (done.returncode, line["event"], line["code"]) == (code, "worker.refused", code)
+    assert says in line["error"]
+    assert done.stderr == ""
 
 
 def test_methods_prints_the_catalog_with_signatures(run, tmp_path):

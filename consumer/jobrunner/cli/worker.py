@@ -9,11 +9,24 @@ from typing import Any, Literal, NoReturn
 import click
 
 from jobrunner.cli import options
-from jobrunner.errors import JobrunnerError
+from jobrunner.errors import JobrunnerError, SettingsError
 from jobrunner.settings import Settings
 
 
-@click.command()
+class Daemon(click.Command):
+    """Says what is wrong with its words as a worker says all else, where a program reads it."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the words."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            if sys.stdout.isatty() or os.environ.get("JOBRUNNER_LOG_FORMAT") == "console":
+                raise
+            _refuse(SettingsError(error.format_message()), "json")
+
+
+@click.command(cls=Daemon)
 @options.worker
 @click.option(
     "--reload",
@@ -32,7 +45,11 @@ def consume(log_format: Literal["json", "console"] | None, *, reload: bool, **gi
       jobrunner consume --threads 20 --around web.app:app.app_context
       jobrunner consume --stop-when-empty     # work off what is there, then end
     """
-    settings = Settings(log_format=log_format or ("console" if sys.stdout.isatty() else "json"), **given)
+    log_format = log_format or ("console" if sys.stdout.isatty() else "json")
+    try:
+        settings = Settings(log_format=log_format, **given)
+    except SettingsError as error:
+        _refuse(error, log_format)
     if reload:
         from jobrunner.laptop import reload as reloading
 
@@ -50,8 +67,15 @@ def _consume(settings: Settings) -> NoReturn:
     try:
         start.consume(settings, log)
     except JobrunnerError as error:
-        log.critical("worker.refused", error=str(error), code=int(error.exit_code))
-        sys.exit(error.exit_code)
+        _refuse(error, settings.log_format)
+
+
+def _refuse(error: JobrunnerError, log_format: Literal["json", "console"]) -> NoReturn:
+    from jobrunner.telemetry import logs
+
+    log = logs.configure(log_format=log_format, level="info")
+    log.critical("worker.refused", error=str(error), code=int(error.exit_code))
+    sys.exit(error.exit_code)
 
 
 @click.command()
