@@ -25,6 +25,7 @@ from jobrunner.errors import (
 if TYPE_CHECKING:
     from jobrunner.sending.asynchronous import aenqueue, aenqueue_many
     from jobrunner.sending.calls import call
+    from jobrunner.sending.later import cancel
     from jobrunner.sending.producer import enqueue, enqueue_many
 
 __all__ = [
@@ -43,12 +44,13 @@ __all__ = [
     "aenqueue",
     "aenqueue_many",
     "call",
+    "cancel",
     "current_job",
     "enqueue",
     "enqueue_many",
 ]
 
-ROOMS = {"aenqueue": "asynchronous", "aenqueue_many": "asynchronous", "call": "calls"}
+ROOMS = {"aenqueue": "asynchronous", "aenqueue_many": "asynchronous", "call": "calls", "cancel": "later"}
 
 
 def __getattr__(name: str) -> Any:

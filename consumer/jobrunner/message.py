@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NoReturn
@@ -13,6 +14,8 @@ BODY_BYTES_MAX = 1_048_576
 #: Deeper JSON is refused on both sides, long before Python's own recursion limit.
 DEPTH_MAX = 64
 
+#: AWS: what a schedule's name may be; a job for later has its id for one.
+SCHEDULE_NAME = re.compile(r"[0-9A-Za-z_.-]{1,64}")
 #: Room for a UUID, a ULID or a schedule's name and its time.
 ID_LENGTH_MAX = 200
 #: Python reads no longer integer from text, so none is written.

@@ -10,12 +10,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from unittest.mock import patch
 
 from jobrunner.app.around import load_around
 from jobrunner.message import decode
 from jobrunner.sending import inline, producer
+from jobrunner.sending.how import How
 
 __all__ = ["Enqueued", "Jobs", "enqueued"]
 
@@ -29,6 +31,7 @@ class Enqueued:
     context: dict[str, str]
     id: str
     delay_seconds: int | None
+    at: datetime | None
     group: str | None
     queue_url: str
     body: str
@@ -51,11 +54,11 @@ class Jobs(list[Enqueued]):
         """Run them here, in order, with what they enqueue in turn; each leaves the list. What one raises, this raises.
 
         As a worker would: decoded, looked up, bound, called inside `around`, by default JOBRUNNER_AROUND's.
-        Those with a delay stay unless `delayed`.
+        Those with a delay, or for a later time, stay unless `delayed`.
         """
         reference = around or os.environ.get("JOBRUNNER_AROUND")
         entered = load_around(reference) if reference else None
-        while job := next((job for job in self if delayed or not job.delay_seconds), None):
+        while job := next((job for job in self if delayed or not (job.delay_seconds or job.at)), None):
             self.remove(job)
             inline.run(job.body, around=entered)
 
@@ -65,17 +68,18 @@ def enqueued() -> Iterator[Jobs]:
     """Collect what `enqueue` and its kin are told, in all threads; all is checked as if it were sent."""
     jobs = Jobs()
 
-    def collect(url: str, bodies: list[str], *, delay_seconds: int | None, group: str | None) -> list[producer.Sent]:
-        for body in bodies:
+    def collect(url: str, messages: list[tuple[str, str]], how: How) -> list[producer.Sent]:
+        for job_id, body in messages:
             call = decode(body)
             jobs.append(
                 Enqueued(
                     method=call.method,
                     params=call.params,
                     context=call.context,
-                    id=str(call.id),
-                    delay_seconds=delay_seconds,
-                    group=group,
+                    id=job_id,
+                    delay_seconds=how.delay_seconds,
+                    at=how.later_at,
+                    group=how.group,
                     queue_url=url,
                     body=body,
                 )

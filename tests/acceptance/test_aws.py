@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import boto3
@@ -15,6 +16,7 @@ from servers import ROOT
 from workers import PROGRAM, Worker
 
 from jobrunner.cli import main
+from jobrunner.queue.schedules import Place, Schedules
 
 #: What moto's CloudFormation passes over; the linter judges these.
 MOTO_LACKS = (
@@ -73,7 +75,8 @@ def service(stack, **more):
     policies = template["Resources"]["TaskRole"]["Properties"]["ManagedPolicyArns"]
     assert policies == ["WorkerPolicyArn", "WebPolicyArn"], "moto passes these over"
     shared = set(template["Parameters"]) & set(stack)
-    assert shared == {"App", "QueueUrl", "WorkerPolicyArn", "WebPolicyArn"}
+    given = {"App", "QueueUrl", "WorkerPolicyArn", "WebPolicyArn", "LaterGroup", "CronsRoleArn", "DeadLettersArn"}
+    assert shared == given
     return deploy(
         SERVICE,
         f"{stack['App']}-service",
@@ -114,7 +117,8 @@ def test_the_service_is_made_beside_the_queue(stack):
 def test_the_service_names_variables_that_are_ours():
     named = set(re.findall(r"- Name: ([A-Z][A-Z_]+)$", SERVICE.read_text(), re.MULTILINE))
     ours = {option.envvar for option in main.commands["consume"].params} | {"JOBRUNNER_PROCESSES"}
-    assert named - ours == {"STOP_SECONDS", "HEALTH_PATH"}
+    later = {f"JOBRUNNER_LATER_{name}" for name in ("GROUP", "ROLE_ARN", "DEAD_LETTER_ARN")}
+    assert named - ours == {"STOP_SECONDS", "HEALTH_PATH", *later}
 
 
 def test_check_crons_and_a_job_work_on_what_the_template_made(stack):
@@ -127,11 +131,24 @@ def test_check_crons_and_a_job_work_on_what_the_template_made(stack):
     jobrunner("crons", "plan", *place)
     schedules = boto3.client("scheduler").list_schedules(GroupName=f"jobrunner-{stack['App']}-production")["Schedules"]
     assert len(schedules) == 3
+    later = later_job(stack, url)
+    jobrunner("crons", "apply", *place, "--prune")
+    assert later() == [f"later.{stack['App']}-production"], "no command for crons touches what waits for later"
     jobrunner("enqueue", "newsletter.write", "--queue-url", url)
     worker = Worker("consume", "--queue-url", url, "--stop-when-empty", "--wait-seconds", "1", cwd=ROOT)
     assert worker.end(30) == 0, str(worker)
     assert [line["method"] for line in worker.named("job.done")] == ["newsletter.write"]
     assert not worker.named("check.finding")
+
+
+def later_job(stack, url):
+    """Put a job off by the template's outputs; gives what lists the groups of such jobs."""
+    client = boto3.client("scheduler")
+    client.create_schedule_group(Name=stack["LaterGroup"])  # moto's CloudFormation makes none
+    place = Place(group=stack["LaterGroup"], role_arn=stack["CronsRoleArn"], dead_letter_arn=stack["DeadLettersArn"])
+    schedules = Schedules(place=place, queue_url=url, read_seconds=5)
+    schedules.create("later-job", "{}", datetime.now(UTC) + timedelta(days=3), group=None)
+    return lambda: [each["GroupName"] for each in client.list_schedules(NamePrefix="later-job")["Schedules"]]
 
 
 def test_each_policy_allows_what_its_command_asks_and_no_more(stack):
@@ -147,6 +164,7 @@ def test_each_policy_allows_what_its_command_asks_and_no_more(stack):
             allowed.setdefault(name, set()).update(actions)
             if statement["Resource"] == "*":
                 assert actions in (["scheduler:ListSchedules"], ["cloudwatch:GetMetricStatistics"])
-    assert allowed["Web"] == {"sqs:SendMessage"}
+    schedules = {f"scheduler:{verb}Schedule" for verb in ("Create", "Get", "Delete")}
+    assert allowed["Web"] == {"sqs:SendMessage", "iam:PassRole", *schedules}
     verbs = ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", "GetQueueAttributes")
     assert allowed["Worker"] == {f"sqs:{verb}" for verb in (*verbs, "SendMessage")}, "the last to the dead letters only"

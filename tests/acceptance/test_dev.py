@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 from servers import ROOT, counts, wait_for
-from workers import Worker
+from workers import PROGRAM, Worker
 
 from jobrunner import enqueue
 
@@ -140,6 +140,40 @@ def test_crons_that_are_written_while_it_runs_fire_and_those_elsewhere_are_named
     )
     (tmp_path / "crons.toml").write_text('[soon]\nmethod = "say"\nparams = ["tick"]\nschedule = "rate(1 minute)"\n')
     wait_for((tmp_path / "said").exists, 90, lambda: str(worker))
+
+
+LATER = """
+import os
+from datetime import UTC, datetime, timedelta
+from jobrunner import enqueue
+from jobrunner.message import Call, encode
+from jobrunner.queue.schedules import Place, Schedules
+print("id", enqueue("say", ["never"], at=datetime.now(UTC) + timedelta(days=3)), flush=True)
+schedules = Schedules(place=Place.told(os.environ), queue_url=os.environ["JOBRUNNER_QUEUE_URL"], read_seconds=5)
+schedules.create("soon", encode(Call(method="say", params=["later"], id="soon")), datetime.now(UTC), group="g")
+import time; time.sleep(100)
+"""
+
+
+def test_a_job_for_later_fires_here_too_and_one_that_waits_is_listed_and_taken_back(dev, tmp_path):
+    """Scheduler's own steps are a minute, so this one takes up to one."""
+    worker = dev(sys.executable, "-c", LATER)
+    printed = environment(worker)
+    wait_for(lambda: any(line.startswith("id ") for line in worker.other))
+    job_id = next(line.split()[1] for line in worker.other if line.startswith("id "))
+
+    def scheduled(*words, code=0):
+        command = [*PROGRAM, "scheduled", *words]
+        found = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, **printed})
+        assert found.returncode == code, found
+        return found.stdout
+
+    assert f"  say  {job_id}\n" in scheduled("list")
+    assert '"method": "say"' in scheduled("show", job_id)
+    assert scheduled("cancel", job_id) == "cancelled\n"
+    scheduled("cancel", job_id, code=2)
+    worker.wait("job.done", seconds=90, job_id="soon")
+    assert scheduled("list") == ""
 
 
 @pytest.mark.parametrize("after_seconds", [0.0, 0.05, 0.1, 0.2, 0.4])

@@ -16,8 +16,7 @@ from click.testing import CliRunner
 
 from jobrunner.cli import main
 from jobrunner.errors import EXIT_REASONS, ExitCode
-from jobrunner.message import decode
-from jobrunner.sending import producer
+from jobrunner.testing import enqueued
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_every_command_reads_like_a_manual(run, path):
 
 
 def test_every_summary_fits_its_line(run):
-    for words in ([], ["dead"], ["crons"]):
+    for words in ([], ["dead"], ["crons"], ["scheduled"]):
         assert "...\n" not in run(*words, "--help").output.split("Commands:")[1]
 
 
@@ -130,9 +129,8 @@ def unsent(monkeypatch, tmp_path):
     monkeypatch.setenv("JOBRUNNER_MODULE", "checked_jobs")
     monkeypatch.setenv("JOBRUNNER_APP_DIR", str(tmp_path))
     monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "http://x/1/q")
-    sent = []
-    monkeypatch.setattr(producer, "send_body", lambda body, **_: sent.append(decode(body)))
-    return sent
+    with enqueued() as sent:
+        yield sent
 
 
 @pytest.mark.parametrize(

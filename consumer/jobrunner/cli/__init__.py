@@ -10,6 +10,7 @@ import click
 from jobrunner.cli.crons import crons
 from jobrunner.cli.dead import dead
 from jobrunner.cli.operate import check, status
+from jobrunner.cli.scheduled import scheduled
 from jobrunner.cli.sender import enqueue, methods
 from jobrunner.cli.worker import consume, dev, health
 from jobrunner.errors import JobrunnerError
@@ -42,5 +43,5 @@ def main() -> None:
     """
 
 
-for command in (consume, enqueue, methods, check, status, dead, crons, health, dev):
+for command in (consume, enqueue, methods, check, status, dead, crons, scheduled, health, dev):
     main.add_command(command)

@@ -20,6 +20,8 @@ from jobrunner.crons.file import FILE
 from jobrunner.errors import SettingsError
 from jobrunner.laptop.embedded import embedded_sqs
 from jobrunner.laptop.reload import PROGRAM
+from jobrunner.laptop.ticker import Ticker
+from jobrunner.queue.schedules import Place, Schedules
 from jobrunner.settings import check_around
 
 LOOK_SECONDS = 0.1
@@ -82,6 +84,8 @@ def run(laptop: Laptop) -> int:
             place = ["--module", laptop.module, "--app-dir", str(laptop.app_dir)]
             for url in urls:
                 programs.start([*PROGRAM, "consume", "--reload", *place, "--queue-url", url], environment)
+            schedules = Schedules(place=Place.told(aws), queue_url=urls[0], read_seconds=5)
+            Ticker(schedules=schedules, queue_urls=urls).start()
             if laptop.command:
                 path = os.pathsep.join(filter(None, [str(laptop.app_dir), environment.get("PYTHONPATH")]))
                 programs.start(laptop.command, {**environment, "PYTHONPATH": path})

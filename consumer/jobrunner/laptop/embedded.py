@@ -14,6 +14,7 @@ from jobrunner.queue.endpoint import Endpoint
 
 #: Short, so that a killed worker's jobs are seen again soon.
 VISIBILITY_SECONDS = 30
+LATER_GROUP = "later"
 
 
 @contextmanager
@@ -34,12 +35,17 @@ def embedded_sqs(port: int, queues: Sequence[str], attempts_max: int) -> Iterato
         address = "http://{}:{}".format(*server.get_host_and_port())
         environment = {
             "AWS_ENDPOINT_URL_SQS": address,
+            "AWS_ENDPOINT_URL_SCHEDULER": address,
+            "JOBRUNNER_LATER_GROUP": LATER_GROUP,
+            "JOBRUNNER_LATER_ROLE_ARN": "arn:aws:iam::123456789012:role/later",
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         os.environ.update(environment)  # for our own client as for the children
-        client = Endpoint(address).client(read_seconds=10, attempts=1, connections=1, connect_seconds=10)
+        endpoint = Endpoint(address)
+        endpoint.other_client("scheduler", read_seconds=10).create_schedule_group(Name=LATER_GROUP)
+        client = endpoint.client(read_seconds=10, attempts=1, connections=1, connect_seconds=10)
         yield environment, [_create(client, name, attempts_max) for name in queues]
     finally:
         server.stop()

@@ -15,6 +15,7 @@ from jobrunner.errors import AccessDenied, JobrunnerError, NoSuchModule, QueueEr
 from jobrunner.operate import rules
 from jobrunner.operate.queues import OperatedQueue, operated
 from jobrunner.operate.rules import Finding
+from jobrunner.queue.schedules import Place, Schedules
 from jobrunner.settings import Settings
 
 #: AWS refuses requests whose time is more than 5 minutes off.
@@ -26,6 +27,7 @@ SUPERVISORD_PLACES = (
     "/etc/supervisord.conf",
     "/etc/supervisor/supervisord.conf",
 )
+READ_SECONDS = 5.0
 #: Our stop takes under 3 s; supervisord kills what takes longer than its own time.
 STOP_SECONDS = 5
 
@@ -79,6 +81,7 @@ def _queue(options: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _dead_letters(queue, values)
     yield rules.of_oldest(queue.oldest_seconds())
     yield from _permissions(queue)
+    yield from _later(queue.url)
 
 
 def _unreachable(error: QueueError, queue_url: str) -> Finding:
@@ -180,6 +183,26 @@ def _crons(module: str, jobs: catalog.Catalog, path: Path | None) -> Iterator[Fi
         if cron.enabled and not cron.next(now, 1):
             cure = f"change its schedule, or say enabled = false under [{cron.name}]"
             yield Finding("warn", "crons", f"{cron.name}: {cron.schedule.text}", "it never fires (again)", cure)
+
+
+def _later(queue_url: str) -> Iterator[Finding]:
+    """Judge where jobs for later than 15 minutes would lie, if the variables say so."""
+    if not os.environ.get("JOBRUNNER_LATER_GROUP"):
+        return
+    try:
+        place = Place.told(os.environ)
+        Schedules(place=place, queue_url=queue_url, read_seconds=READ_SECONDS, attempts=2).get("jobrunner-check")
+    except JobrunnerError as error:
+        cure = "attach the web's policy of deploy/aws/jobrunner.yaml, and set the variables that docs/later.md names"
+        yield Finding("warn", "later", str(error), "enqueue(..., at=) would fail for more than 15 minutes", cure)
+        return
+    if place.dead_letter_arn:
+        yield Finding("ok", "later", place.group)
+    else:
+        why = "what Scheduler cannot send after a day is lost"
+        yield Finding(
+            "warn", "later", f"{place.group}, without dead letters", why, "set JOBRUNNER_LATER_DEAD_LETTER_ARN"
+        )
 
 
 def _supervisord(app_dir: Path) -> Iterator[Finding]:

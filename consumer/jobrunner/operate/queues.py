@@ -13,6 +13,7 @@ from jobrunner.errors import AccessDenied, QueueError
 from jobrunner.message import decode_or_none
 from jobrunner.queue.endpoint import Endpoint, queue_arn
 from jobrunner.queue.requests import BATCH_MAX, REASON, Queue, QueueAttributes, Refusal, asked, refusals
+from jobrunner.queue.schedules import unwrapped
 from jobrunner.settings import check_queue_url
 
 #: A person waits: short tries, and botocore repeats them.
@@ -230,14 +231,15 @@ def span(seconds: float) -> str:
 
 def _dead_letter(message: Mapping[str, Any]) -> DeadLetter:
     system = message.get("Attributes", {})
+    body, group = unwrapped(message["Body"])
     return DeadLetter(
         message_id=message["MessageId"],
         receipt_handle=message["ReceiptHandle"],
-        body=message["Body"],
+        body=body,
         sent_at=int(system.get("SentTimestamp", 0)) / 1000,
         receives=int(system.get("ApproximateReceiveCount", 0)),
         source_arn=system.get("DeadLetterQueueSourceArn"),
-        group=system.get("MessageGroupId"),
+        group=system.get("MessageGroupId") or group,
         attributes={
             name: {key: value for key, value in given.items() if key in ("DataType", "StringValue", "BinaryValue")}
             for name, given in message.get("MessageAttributes", {}).items()

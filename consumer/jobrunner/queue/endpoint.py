@@ -73,12 +73,16 @@ class Endpoint:
         )
         return self._create("sqs", endpoint_url=self._endpoint_url, config=config)
 
-    def other_client(self, service: str, *, read_seconds: float) -> Any:
+    def other_client(
+        self, service: str, *, read_seconds: float, connect_seconds: float = CONNECT_SECONDS, attempts: int = 2
+    ) -> Any:
         """Make a client for another service beside the queue; None where an emulator has none."""
         configured = os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or os.environ.get("AWS_ENDPOINT_URL")
         if self._endpoint_url and not configured and not aws_host(self.queue_url):
             return None
-        config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds, retries={"total_max_attempts": 2})
+        config = Config(
+            connect_timeout=connect_seconds, read_timeout=read_seconds, retries={"total_max_attempts": attempts}
+        )
         return self._create(service, endpoint_url=configured, config=config)
 
     def _create(self, service: str, **how: Any) -> Any:

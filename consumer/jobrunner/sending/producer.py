@@ -1,15 +1,13 @@
 """Puts calls on the queue; runs on the web app's threads, in processes that may have forked."""
 
-import math
 import os
 import random
-import re
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -27,8 +25,9 @@ from jobrunner.errors import (
 from jobrunner.message import Call, encode
 from jobrunner.queue import requests as sqs
 from jobrunner.queue.endpoint import Endpoint
-from jobrunner.sending import inline
+from jobrunner.sending import inline, later
 from jobrunner.sending.calls import PreparedCall
+from jobrunner.sending.how import How
 from jobrunner.settings import check_queue_url
 
 Method = str | Callable[..., Any] | PreparedCall
@@ -37,10 +36,9 @@ Params = dict[str, Any] | list[Any]
 Sent = tuple[list[int], list[int], QueueError | None]
 DELIVERED: Sent = ([], [], None)
 
-#: AWS: longer delays need a schedule.
-DELAY_SECONDS_MAX = 900
-GROUP = re.compile(r"[!-~]{1,128}")
 PAIR = 2
+#: So many schedules are made for one call of `enqueue_many`.
+LATER_MAX = 100
 #: What is written as a text in a job's context.
 TEXTS = (str, int, float, uuid.UUID, date, type(None))
 #: A web request must not hang on us: all tries of one call together, unless JOBRUNNER_ENQUEUE_SECONDS says otherwise.
@@ -57,6 +55,7 @@ def enqueue(
     params: Params | None = None,
     *,
     delay_seconds: int | timedelta | None = None,
+    at: datetime | None = None,
     group: str | None = None,
     context: Mapping[str, object] | None = None,
     id: str | None = None,  # noqa: A002 - what the job sees as current_job().id
@@ -66,69 +65,89 @@ def enqueue(
 
     `method` is a name such as "thumbnails.make", the function itself, or `call(function, ...)`, which has
     its params with it; params that do not fit the function raise BadParams here. `delay_seconds` is 0 to
-    900, by default the queue's own.
-    `group` lets SQS share a queue fairly (MessageGroupId). `context` is bound to the job's log lines, as text.
-    The queue is `queue_url` or
-    JOBRUNNER_QUEUE_URL; `inline:` runs the job at once, here. Raises MalformedMessage, SettingsError or
-    QueueError; after one that is neither a RequestRefused, a QueueNotFound nor an AccessDenied the job
-    may be on the queue all the same. Its `job_id` is the id to try again with, `id=`, so that the job
-    can tell the two apart from two jobs.
+    900, by default the queue's own; `at` is any time, never early: later than that by EventBridge
+    Scheduler, to the minute, until `cancel(id)`. `group` lets SQS share a queue fairly (MessageGroupId).
+    `context` is bound to the job's log lines, as text. The queue is `queue_url` or JOBRUNNER_QUEUE_URL;
+    `inline:` runs the job at once, here, and one for later not at all.
+
+    Raises MalformedMessage, SettingsError or QueueError; after one that is neither a RequestRefused, a
+    QueueNotFound nor an AccessDenied the job may be on the queue all the same. Its `job_id` is the id to
+    try again with, `id=`, so that the job can tell the two apart from two jobs.
     """
-    call = _call(method, params, context, id)
-    delay = _delay(delay_seconds)
-    _check_group(group)
+    call = _call(method, params, context, job_id=id, at=at)
+    how = How.checked(delay_seconds=delay_seconds, at=at, group=group)
     try:
-        send_body(encode(call), delay_seconds=delay, group=group, queue_url=queue_url)
+        _send_one(call.id or "", encode(call), how, queue_url)
     except QueueError as error:
         error.job_id = str(call.id)
         raise
     return str(call.id)
 
 
-def send_body(
-    body: str, *, delay_seconds: int | None = None, group: str | None = None, queue_url: str | None = None
-) -> None:
+def send_body(body: str, *, queue_url: str | None = None, group: str | None = None) -> None:
     """Send an encoded call; raises as `enqueue` does."""
-    (result,) = deliver(_queue_url(queue_url), [body], delay_seconds=delay_seconds, group=group) or [DELIVERED]
-    not_sent, unknown, error = result
-    if error and (not_sent or unknown):
-        raise error
+    _send_one("", body, How(group=group), queue_url)
+
+
+def _send_one(job_id: str, body: str, how: How, queue_url: str | None) -> None:
+    results = deliver(_queue_url(queue_url), [(job_id, body)], how)
+    for not_sent, unknown, error in results:
+        if error and (not_sent or unknown):
+            raise error
 
 
 def enqueue_many(
     calls: Iterable[tuple[Method, Params | None] | PreparedCall],
     *,
     delay_seconds: int | timedelta | None = None,
+    at: datetime | None = None,
     group: str | None = None,
     context: Mapping[str, object] | None = None,
     queue_url: str | None = None,
 ) -> list[str]:
     """Put many jobs on the queue, ten to a request; returns their ids in order.
 
-    All are checked before the first is sent. Raises EnqueueError, which says exactly which were
-    sent, which were not, and of which SQS never said.
+    All are checked before the first is sent. With an `at` later than 15 minutes at most 100, one request
+    each. Raises EnqueueError, which says exactly which were sent, which were not, and of which nothing is known.
     """
     url = _queue_url(queue_url)
-    delay = _delay(delay_seconds)
-    _check_group(group)
-    prepared = [_call(*_pair(index, call), context) for index, call in enumerate(calls)]
-    bodies = [encode(call) for call in prepared]
-    ids = [str(call.id) for call in prepared]
-    _check_sent(ids, deliver(url, bodies, delay_seconds=delay, group=group))
+    how = How.checked(delay_seconds=delay_seconds, at=at, group=group)
+    prepared = [_call(*_pair(index, call), context, at=at) for index, call in enumerate(calls)]
+    if how.later_at and len(prepared) > LATER_MAX:
+        raise SettingsError(
+            f"{len(prepared)} jobs for {at}: each is a schedule of its own, so give {LATER_MAX} at most, "
+            "or enqueue one job for then that enqueues the others"
+        )
+    messages = [(str(call.id), encode(call)) for call in prepared]
+    ids = [job_id for job_id, _ in messages]
+    _check_sent(ids, deliver(url, messages, how))
     return ids
 
 
-def deliver(url: str, bodies: list[str], *, delay_seconds: int | None, group: str | None) -> list[Sent]:
-    """Carry encoded calls out: to SQS in parallel batches, or inline, one after another."""
+def deliver(url: str, messages: list[tuple[str, str]], how: How) -> list[Sent]:
+    """Carry calls out, given by id and body: to SQS in parallel batches, to Scheduler, or inline, in order."""
     if url == inline.URL:
-        for body in bodies:
+        for _, body in messages if how.later_at is None else ():
             inline.run(body)
         return []
+    if how.later_at:
+        return [_schedule(url, index, message, how.later_at, how.group) for index, message in enumerate(messages)]
+    bodies = [body for _, body in messages]
 
     def send(batch: list[int]) -> Sent:
-        return _send_batch(url, bodies, batch, delay_seconds=delay_seconds, group=group)
+        return _send_batch(url, bodies, batch, delay_seconds=how.delay_seconds, group=how.group)
 
     return _in_parallel(send, sqs.batches([len(body) for body in bodies]))
+
+
+def _schedule(url: str, index: int, message: tuple[str, str], at: datetime, group: str | None) -> Sent:
+    try:
+        later.schedule(url, *message, at, group=group)
+    except (RequestRefused, LastingQueueError) as error:
+        return [index], [], error
+    except QueueError as error:
+        return [], [index], error
+    return DELIVERED
 
 
 def _check_sent(ids: list[str], results: list[Sent]) -> None:
@@ -201,16 +220,27 @@ def _pair(index: int, call: Any) -> tuple[Method, Params | None]:
 
 
 def _call(
-    method: Method, params: Params | None, context: Mapping[str, object] | None, job_id: str | None = None
+    method: Method,
+    params: Params | None,
+    context: Mapping[str, object] | None,
+    *,
+    job_id: str | None = None,
+    at: datetime | None = None,
 ) -> Call:
     if isinstance(method, PreparedCall):
         if params is not None:
             raise SettingsError(f"params are given twice: in call(...) and as {params!r:.100}")
-        return _call(method.function, method.params, context, job_id)
+        return _call(method.function, method.params, context, job_id=job_id, at=at)
     arguments = {} if params is None else params
     if not isinstance(method, str):
         method = _name_of(method, arguments)
-    return Call(method=method, params=arguments, context=_context(context or {}), id=job_id or str(uuid.uuid4()))
+    return Call(
+        method=method,
+        params=arguments,
+        context=_context(context or {}),
+        id=job_id or str(uuid.uuid4()),
+        scheduled_at=at.astimezone(UTC).isoformat() if isinstance(at, datetime) else None,
+    )
 
 
 def _context(given: Mapping[str, Any]) -> dict[str, str]:
@@ -253,27 +283,6 @@ def _queue_url(given: str | None) -> str:
     if url != inline.URL:
         check_queue_url(url)
     return url
-
-
-def _delay(given: int | timedelta | None) -> int | None:
-    """Give whole seconds, rounded up: never early."""
-    seconds = math.ceil(given.total_seconds()) if isinstance(given, timedelta) else given
-    if seconds is None:
-        return None
-    if not isinstance(seconds, int) or isinstance(seconds, bool):
-        raise SettingsError(f"delay_seconds is {given!r}: give whole seconds, or a timedelta")
-    if not 0 <= seconds <= DELAY_SECONDS_MAX:
-        raise SettingsError(
-            f"delay_seconds is {seconds}, and SQS takes 0 to {DELAY_SECONDS_MAX}: "
-            "for later than that make a one-time schedule in EventBridge Scheduler, at(...)"
-        )
-    return seconds
-
-
-def _check_group(group: object) -> None:
-    """Raise SettingsError for what SQS takes for no message group (AWS: 1 to 128 visible ASCII characters)."""
-    if group is not None and not (isinstance(group, str) and GROUP.fullmatch(group)):
-        raise SettingsError(f"group is {group!r:.200}: give a text of 1 to 128 visible ASCII characters")
 
 
 def _budget_seconds() -> float:

@@ -1,0 +1,172 @@
+"""One-time schedules of EventBridge Scheduler, for messages later than SQS's 15 minutes; any thread.
+
+Each has the id of its job for a name, fires within the minute that it is due, and is gone then. They lie in a
+group of their own, which no other command of ours looks into.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobrunner.errors import AccessDenied, QueueError, RequestRefused, SettingsError
+from jobrunner.queue.endpoint import CREDENTIAL_ERRORS, Endpoint, no_credentials, queue_arn
+
+#: Two tries fit into what a web request may take.
+CONNECT_SECONDS = 0.5
+#: AWS: what a target's Input may have.
+INPUT_BYTES_MAX = 262_144
+#: Tried for a day before it goes to the dead letters (AWS: the most, as is the number of tries).
+EVENT_AGE_SECONDS, RETRIES = 86_400, 185
+TIME = "at(%Y-%m-%dT%H:%M:%S)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduled:
+    """One message that waits for its time, and the name of the queue that it is for."""
+
+    id: str
+    queue: str
+    at: datetime
+    body: str
+    group: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where they lie, and with which role Scheduler sends them."""
+
+    group: str
+    role_arn: str
+    dead_letter_arn: str | None
+
+    @classmethod
+    def told(cls, environment: Mapping[str, str]) -> "Place":
+        """Read it from the variables; raises SettingsError."""
+        group, role_arn = (environment.get(f"JOBRUNNER_LATER_{name}", "") for name in ("GROUP", "ROLE_ARN"))
+        if not (group and role_arn):
+            raise SettingsError(
+                "later than 15 minutes is a schedule of EventBridge Scheduler: set JOBRUNNER_LATER_GROUP and "
+                "JOBRUNNER_LATER_ROLE_ARN, which deploy/aws/jobrunner.yaml gives, and `jobrunner dev` on a laptop"
+            )
+        return cls(group=group, role_arn=role_arn, dead_letter_arn=environment.get("JOBRUNNER_LATER_DEAD_LETTER_ARN"))
+
+
+class Schedules:
+    """The schedules of one place, for one queue. Each request raises QueueError or a kind of it."""
+
+    def __init__(self, *, place: Place, queue_url: str, read_seconds: float, attempts: int = 1) -> None:
+        self._place = place
+        self._queue_url = queue_url
+        endpoint = Endpoint(queue_url)
+        self._queue_arn = queue_arn(queue_url, endpoint.region)
+        self._client: Any = endpoint.other_client(
+            "scheduler", read_seconds=read_seconds, connect_seconds=CONNECT_SECONDS, attempts=attempts
+        )
+        if self._client is None:
+            raise SettingsError(
+                f"there is no EventBridge Scheduler beside {queue_url}: `jobrunner dev` has one, "
+                "or set AWS_ENDPOINT_URL_SCHEDULER to an emulator's"
+            )
+
+    def create(self, job_id: str, body: str, at: datetime, *, group: str | None) -> None:
+        """Have a body sent at a time, rounded up to the minute: never early. One that is there already is fine."""
+        target = {"RoleArn": self._place.role_arn, **self._target(body, group)}
+        target["RetryPolicy"] = {"MaximumEventAgeInSeconds": EVENT_AGE_SECONDS, "MaximumRetryAttempts": RETRIES}
+        if self._place.dead_letter_arn:
+            target["DeadLetterConfig"] = {"Arn": self._place.dead_letter_arn}
+        self._ask(
+            self._client.create_schedule,
+            fine="ConflictException",  # a try whose answer was lost has made it
+            Name=job_id,
+            ScheduleExpression=rounded_up(at).strftime(TIME),
+            ScheduleExpressionTimezone="UTC",
+            FlexibleTimeWindow={"Mode": "OFF"},
+            ActionAfterCompletion="DELETE",
+            Target=target,
+        )
+
+    def delete(self, job_id: str) -> bool:
+        """Take one away; False if it is not there."""
+        return self._ask(self._client.delete_schedule, fine="ResourceNotFoundException", Name=job_id) is not None
+
+    def get(self, job_id: str) -> Scheduled | None:
+        """Look at one; None if it is not there."""
+        found = self._ask(self._client.get_schedule, fine="ResourceNotFoundException", Name=job_id)
+        if found is None:
+            return None
+        at = datetime.strptime(found["ScheduleExpression"], TIME).replace(tzinfo=UTC)
+        target = found["Target"]
+        body, group = unwrapped(target["Input"])
+        queue = json.loads(target["Input"])["QueueUrl"] if body != target["Input"] else target["Arn"]
+        return Scheduled(id=job_id, queue=re.split("[:/]", queue)[-1], at=at, body=body, group=group)
+
+    def ids(self) -> Iterator[str]:
+        """List them all, a page at a time."""
+        more: dict[str, Any] = {}
+        while True:
+            page = self._ask(self._client.list_schedules, **more) or {}
+            yield from (schedule["Name"] for schedule in page.get("Schedules", ()))
+            if not page.get("NextToken"):
+                return
+            more = {"NextToken": page["NextToken"]}
+
+    def _target(self, body: str, group: str | None) -> dict[str, Any]:
+        if group is None:
+            return {"Arn": self._queue_arn, "Input": body}
+        # A plain SQS target takes no message group where the queue is no FIFO queue; the call itself does.
+        call = {"QueueUrl": self._queue_url, "MessageBody": body, "MessageGroupId": group}
+        partition = self._queue_arn.split(":")[1]
+        return {"Arn": f"arn:{partition}:scheduler:::aws-sdk:sqs:sendMessage", "Input": json.dumps(call)}
+
+    def _ask(
+        self, request: Callable[..., dict[str, Any]], *, fine: str = "", **parameters: Any
+    ) -> dict[str, Any] | None:
+        """Make a request; None where the answer is the error that is fine."""
+        try:
+            return request(GroupName=self._place.group, **parameters)
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code == fine:
+                return None
+            raise self._translated(code, error) from error
+        except CREDENTIAL_ERRORS as error:
+            raise no_credentials(error) from error
+        except BotoCoreError as error:
+            raise QueueError(f"EventBridge Scheduler did not answer: {error}") from error
+
+    def _translated(self, code: str, error: ClientError) -> QueueError:
+        if "AccessDenied" in code:
+            return AccessDenied(
+                f"{error}: the role needs scheduler:CreateSchedule, scheduler:GetSchedule and scheduler:DeleteSchedule "
+                f"in the group {self._place.group}, and iam:PassRole on {self._place.role_arn}"
+            )
+        if code == "ResourceNotFoundException":
+            return RequestRefused(
+                f"no schedule group {self._place.group!r}: deploy/aws/jobrunner.yaml makes it ({error})"
+            )
+        if code in ("ValidationException", "ServiceQuotaExceededException"):
+            return RequestRefused(str(error))
+        return QueueError(str(error))
+
+
+def rounded_up(at: datetime) -> datetime:
+    """Give the minute at which Scheduler may send what should not come before a time."""
+    at = at.astimezone(UTC)
+    minute = at.replace(second=0, microsecond=0)
+    return minute if minute == at else minute + timedelta(minutes=1)
+
+
+def unwrapped(text: str) -> tuple[str, str | None]:
+    """Give the body and the message group of a target's Input, as it also comes to the dead letters."""
+    try:
+        call = json.loads(text)
+    except ValueError:
+        return text, None
+    if isinstance(call, dict) and {"QueueUrl", "MessageBody"} <= call.keys() and isinstance(call["MessageBody"], str):
+        return call["MessageBody"], call.get("MessageGroupId")
+    return text, None

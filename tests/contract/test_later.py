@@ -1,0 +1,217 @@
+"""Jobs for later than 15 minutes, on moto's EventBridge Scheduler, which keeps schedules and fires none."""
+
+import contextlib
+import json
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import boto3
+import pages
+import pytest
+from botocore.exceptions import ClientError
+from servers import ROOT, client_of
+
+from jobrunner import (
+    AccessDenied,
+    MalformedMessage,
+    QueueError,
+    RequestRefused,
+    SettingsError,
+    cancel,
+    enqueue,
+    enqueue_many,
+)
+from jobrunner.laptop.ticker import Ticker
+from jobrunner.message import Call, decode, encode
+from jobrunner.operate.queues import operated
+from jobrunner.queue.schedules import Place, Schedules, rounded_up
+from jobrunner.sending import later
+from jobrunner.testing import enqueued
+
+GROUP = "later.of-a-test"
+ROLE = "arn:aws:iam::123456789012:role/crons"
+
+
+@pytest.fixture
+def url(moto_url, make_queue, monkeypatch):
+    """A queue, with a place for what is to come later."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", moto_url)
+    monkeypatch.setenv("JOBRUNNER_LATER_GROUP", GROUP)
+    monkeypatch.setenv("JOBRUNNER_LATER_ROLE_ARN", ROLE)
+    monkeypatch.setenv("JOBRUNNER_LATER_DEAD_LETTER_ARN", "arn:aws:sqs:us-east-1:123456789012:dead")
+    url = make_queue(moto_url)
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", url)
+    client = scheduler()
+    with contextlib.suppress(client.exceptions.ConflictException):
+        client.create_schedule_group(Name=GROUP)
+    yield url
+    later._made.cache_clear()
+    for schedule in client.list_schedules(GroupName=GROUP)["Schedules"]:
+        client.delete_schedule(GroupName=GROUP, Name=schedule["Name"])
+
+
+def scheduler():
+    return boto3.client("scheduler")
+
+
+def in_three_days():
+    return datetime.now(UTC) + timedelta(days=3)
+
+
+def received(url):
+    host = "/".join(url.split("/")[:3])
+    return (
+        client_of(host)
+        .receive_message(QueueUrl=url, AttributeNames=["All"], MaxNumberOfMessages=10)
+        .get("Messages", [])
+    )
+
+
+def test_a_job_in_three_days_is_a_schedule_by_its_id_that_can_be_cancelled_once(url):
+    at = in_three_days()
+    job_id = enqueue("orders.remind", {"number": 7}, at=at)
+    found = scheduler().get_schedule(GroupName=GROUP, Name=job_id)
+    assert found["ScheduleExpression"] == f"at({rounded_up(at):%Y-%m-%dT%H:%M:%S})"
+    assert found["FlexibleTimeWindow"] == {"Mode": "OFF"}
+    assert found["ActionAfterCompletion"] == "DELETE"
+    assert found["Target"]["Arn"].endswith(f":{url.rpartition('/')[2]}")
+    assert found["Target"]["DeadLetterConfig"]["Arn"].endswith(":dead")
+    body = decode(found["Target"]["Input"])
+    assert (body.method, body.params, body.id) == ("orders.remind", {"number": 7}, job_id)
+    assert datetime.fromisoformat(body.scheduled_at) == at
+    assert received(url) == []
+    assert (cancel(job_id), cancel(job_id), cancel("not a name of one")) == (True, False, False)
+
+
+def test_with_a_message_group_it_is_a_call_of_sqs(url):
+    job_id = enqueue("orders.remind", at=in_three_days(), group="tenant-7", id="mine.1")
+    target = scheduler().get_schedule(GroupName=GROUP, Name="mine.1")["Target"]
+    assert job_id == "mine.1"
+    assert target["Arn"] == "arn:aws:scheduler:::aws-sdk:sqs:sendMessage"
+    call = json.loads(target["Input"])
+    assert (call["QueueUrl"], call["MessageGroupId"]) == (url, "tenant-7")
+    assert decode(call["MessageBody"]).method == "orders.remind"
+
+
+def test_made_again_under_the_same_id_it_is_made_once(url):
+    for _ in range(2):
+        assert enqueue("orders.remind", at=in_three_days(), id="once") == "once"
+    assert len(scheduler().list_schedules(GroupName=GROUP)["Schedules"]) == 1
+
+
+@pytest.mark.parametrize("seconds", [-3600, 0, 30, 899])
+def test_what_is_near_or_past_is_a_message_at_once(url, seconds):
+    with enqueued() as jobs:
+        enqueue("a", at=datetime.now(timezone(timedelta(hours=5))) + timedelta(seconds=seconds))
+    assert 0 <= max(seconds, 0) - jobs[0].delay_seconds + 1 <= 1
+    assert jobs[0].at is None
+
+
+def test_what_is_wrong_is_named_before_anything_is_made(url):
+    wrong = [
+        ({"at": datetime(2030, 1, 1)}, SettingsError, "give a datetime with its zone"),
+        ({"at": "tomorrow"}, SettingsError, "at is 'tomorrow'"),
+        ({"at": in_three_days(), "delay_seconds": 5}, SettingsError, "give one of them"),
+        ({"at": in_three_days(), "id": "a b"}, SettingsError, "1 to 64 letters"),
+        ({"at": in_three_days(), "params": ["x" * 262_144]}, MalformedMessage, "EventBridge Scheduler takes 262,144"),
+    ]
+    for how, error, says in wrong:
+        with pytest.raises(error, match=says):
+            enqueue("a", **how)
+    with pytest.raises(SettingsError, match="give 100 at most"):
+        enqueue_many([("a", None)] * 101, at=in_three_days())
+    assert scheduler().list_schedules(GroupName=GROUP)["Schedules"] == []
+
+
+def test_many_are_made_one_by_one(url):
+    ids = enqueue_many([("a", [number]) for number in range(5)], at=in_three_days())
+    assert {each["Name"] for each in scheduler().list_schedules(GroupName=GROUP)["Schedules"]} == set(ids)
+
+
+def test_without_its_variables_or_a_scheduler_the_cure_is_said(url, monkeypatch):
+    monkeypatch.delenv("JOBRUNNER_LATER_GROUP")
+    with pytest.raises(SettingsError, match="set JOBRUNNER_LATER_GROUP"):
+        enqueue("a", at=in_three_days())
+    monkeypatch.setenv("JOBRUNNER_LATER_GROUP", GROUP)
+    monkeypatch.delenv("AWS_ENDPOINT_URL_SCHEDULER")
+    later._made.cache_clear()
+    with pytest.raises(SettingsError, match="there is no EventBridge Scheduler beside"):
+        enqueue("a", at=in_three_days())
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "says"),
+    [
+        ("ResourceNotFoundException", RequestRefused, f"no schedule group '{GROUP}': deploy/aws/jobrunner.yaml makes"),
+        ("AccessDeniedException", AccessDenied, "scheduler:CreateSchedule.*iam:PassRole on " + ROLE),
+        ("ValidationException", RequestRefused, "ValidationException"),
+        ("ThrottlingException", QueueError, "ThrottlingException"),
+    ],
+)
+def test_what_aws_says_is_told_apart(url, code, error, says):
+    place = Place(group=GROUP, role_arn=ROLE, dead_letter_arn=None)
+    schedules = Schedules(place=place, queue_url=url, read_seconds=5)
+
+    def refuse(**_):
+        raise ClientError({"Error": {"Code": code, "Message": "as AWS says it"}}, "CreateSchedule")
+
+    schedules._client = SimpleNamespace(create_schedule=refuse)
+    with pytest.raises(error, match=says) as caught:
+        schedules.create("a", "{}", in_three_days(), group=None)
+    assert isinstance(caught.value, RequestRefused) == (error is RequestRefused)
+
+
+def test_a_scheduler_that_does_not_answer_holds_nobody_for_long(url, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SCHEDULER", "http://127.0.0.1:1")
+    later._made.cache_clear()
+    began = time.monotonic()
+    with pytest.raises(QueueError, match="did not answer") as caught:
+        enqueue("a", at=in_three_days(), id="again")
+    assert caught.value.job_id == "again"
+    assert time.monotonic() - began < 5
+    later._made.cache_clear()
+
+
+def test_inline_a_later_job_does_not_run(url):
+    assert enqueue("not.here", at=in_three_days(), queue_url="inline:")
+
+
+def test_the_laptops_ticker_fires_what_is_due_once(url):
+    place = Place(group=GROUP, role_arn=ROLE, dead_letter_arn=None)
+    schedules = Schedules(place=place, queue_url=url, read_seconds=5)
+    past, future = datetime.now(UTC) - timedelta(minutes=2), in_three_days()
+    schedules.create("plain", encode(Call(method="a", id="plain")), past, group=None)
+    schedules.create("grouped", encode(Call(method="b", id="grouped")), past, group="g")
+    schedules.create("waits", encode(Call(method="c")), future, group=None)
+    ticker = Ticker(schedules=schedules, queue_urls=[url])
+    ticker.tick()
+    ticker.tick()
+    assert sorted(decode(message["Body"]).id for message in received(url)) == ["grouped", "plain"]
+    assert list(schedules.ids()) == ["waits"]
+
+
+def test_what_scheduler_gave_up_is_sent_again_as_it_was_meant(url):
+    """With a message group its dead letter is the call of SQS that failed."""
+    host = "/".join(url.split("/")[:3])
+    body = encode(Call(method="orders.remind", id="mine"))
+    call = json.dumps({"QueueUrl": url, "MessageBody": body, "MessageGroupId": "tenant-7"})
+    client_of(host).send_message(QueueUrl=url, MessageBody=call)
+    (letter,) = operated(url).receive(hidden_seconds=0, wait_seconds=0)
+    assert (letter.body, letter.group) == (body, "tenant-7")
+
+
+def test_never_early():
+    minute = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+    assert rounded_up(minute) == minute
+    for more in (timedelta(microseconds=1), timedelta(seconds=59)):
+        assert rounded_up(minute + more) == minute + timedelta(minutes=1)
+
+
+def test_the_page_shows_code_that_works(url, monkeypatch):
+    (code,) = pages.files((ROOT / "docs" / "later.md").read_text()).values()
+    shop = {}
+    exec(code, shop)
+    job_id = shop["begin"]("ada")
+    assert shop["convert"](job_id) is True
+    assert shop["convert"](job_id) is False
