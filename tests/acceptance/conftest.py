@@ -3,8 +3,9 @@
 import textwrap
 
 import pytest
+from databases import Postgres
 from proxy import Proxy
-from servers import counts, wait_for
+from servers import counts, skipping_what_is_not_here, wait_for
 from workers import Worker
 
 from jobrunner import enqueue_many
@@ -93,3 +94,11 @@ def proxy(server_url):
     yield between
     between.end_faults()
     between.refuse()
+
+
+@pytest.fixture
+def postgres():
+    with skipping_what_is_not_here():
+        server = Postgres().start()
+    yield server
+    server.stop()

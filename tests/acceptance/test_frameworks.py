@@ -14,8 +14,7 @@ from pathlib import Path
 import pages
 import psutil
 import pytest
-from databases import Postgres
-from servers import ROOT, free_port, skipping_what_is_not_here, wait_for
+from servers import ROOT, free_port, wait_for
 
 pytestmark = pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
 
@@ -68,14 +67,6 @@ class Shop:
 
     def shipped(self):
         return [number for (number,) in self.postgres.ask('SELECT number FROM "order" WHERE shipped ORDER BY number')]
-
-
-@pytest.fixture
-def postgres():
-    with skipping_what_is_not_here():
-        server = Postgres().start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

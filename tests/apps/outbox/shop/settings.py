@@ -1,0 +1,3 @@
+import os
+
+DATABASE = os.environ["DATABASE"]
