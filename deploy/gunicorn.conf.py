@@ -33,7 +33,7 @@ class Json(logging.Formatter):
         for key in ("exception", "event"):  # the longest lose their middle: start and end say most
             excess = len(json.dumps(line)) + 1 - LINE_BYTES_MAX
             if excess > 0 and key in line:
-                half = max(len(line[key]) - excess - len(CUT), len(line[key]) // 8) // 2
+                half = max(len(line[key]) - excess - len(CUT), 0) // 2
                 line[key] = line[key][:half] + CUT + line[key][len(line[key]) - half :]
         return json.dumps(line)
 

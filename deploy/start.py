@@ -83,7 +83,7 @@ def supervise(supervisord, programs):
         # Not while it starts its programs: what it signals between their fork and their exec is lost on them.
         if passed < len(SIGNALLED) and (time.monotonic() > starts_until or has_started(supervisord.pid, programs)):
             starts_until = 0
-            supervisord.send_signal(SIGNALLED[passed][0])
+            os.kill(supervisord.pid, SIGNALLED[passed][0])  # Popen would look itself, and reap what we wait for
             passed += 1
         elif not pid:
             time.sleep(0.05)

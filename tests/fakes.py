@@ -30,10 +30,10 @@ class FakeQueue:
         self.deleted += [handle for index, handle in enumerate(handles) if index not in refusals]
         return refusals
 
-    def bury(self, body, reason):
+    def bury(self, delivery, reason):
         if self.down:
             raise self.error
-        self.buried.append((body, reason))
+        self.buried.append((delivery.message_id, reason))
 
     def change_visibility(self, changes):
         changes = list(changes)

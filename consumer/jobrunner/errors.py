@@ -88,7 +88,7 @@ class AppImportFailed(AppError):
 
 
 class AroundBroken(AppError):
-    """What `--around` named gave no context manager: no job can run."""
+    """What `--around` names gave no context manager: the job did not run."""
 
 
 class ScheduleError(JobrunnerError, ValueError):

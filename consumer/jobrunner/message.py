@@ -58,6 +58,7 @@ class Delivery:
     body: str
     attempt: int
     sent_at: float
+    group: str | None = None
 
 
 def encode(call: Call) -> str:

@@ -32,7 +32,7 @@ class Outcome:
     @property
     def retry_seconds(self) -> int | None:
         """When the next attempt may start; None if there is none."""
-        return None if self.given_up else self.release_seconds
+        return None if self.given_up or self.reason else self.release_seconds
 
 
 DONE = Outcome("done")
@@ -47,22 +47,14 @@ def failed(name: str, attempt: int, attempts_max: int | None) -> Outcome:
     return Outcome(name, _backoff(FAILURE_SECONDS, FAILURE_SECONDS_MAX, attempt))
 
 
-def steered(name: str, attempt: int, attempts_max: int | None, error: BaseException) -> Outcome:
-    """Give a failure's outcome as its exception's attribute `retry_seconds` asks for it.
-
-    A number: the backoff, 0 to 43,200. None: no other attempt. Absent, or anything else: as for any failure.
-    """
+def steered(name: str, attempt: int, attempts_max: int | None, retry_seconds: float | None) -> Outcome:
+    """Give a failure's outcome as the job wants it: after so many seconds, or None for no other attempt."""
     plain = failed(name, attempt, attempts_max)
-    # Looked up where nothing of the app's runs: an exception may do anything when it is asked.
-    places = [getattr(error, "__dict__", {}), *map(vars, type(error).__mro__)]
-    asked = next((place["retry_seconds"] for place in places if "retry_seconds" in place), plain)
-    if plain.given_up or asked is plain:
+    if plain.given_up:
         return plain
-    if asked is None:
-        return Outcome(name, plain.release_seconds, reason=f"{type(error).__name__} says retry_seconds = None")
-    if isinstance(asked, int | float) and not isinstance(asked, bool) and 0 <= asked <= RETRY_SECONDS_MAX:
-        return Outcome(name, math.ceil(asked))
-    return plain
+    if retry_seconds is None:
+        return Outcome(name, plain.release_seconds, reason="retry_seconds is None: no other attempt is wanted")
+    return Outcome(name, math.ceil(min(max(retry_seconds, 0.0), RETRY_SECONDS_MAX)))
 
 
 def unknown_method(attempt: int, attempts_max: int | None) -> Outcome:
@@ -82,7 +74,8 @@ def handed_back(attempt: int) -> Outcome:
 
 
 def _is_last(attempt: int, attempts_max: int | None) -> bool:
-    return attempts_max is not None and attempt >= attempts_max
+    # Beyond it the queue has other rules by now than when it was asked.
+    return attempt == attempts_max
 
 
 def _backoff(seconds: int, seconds_max: int, attempt: int) -> int:

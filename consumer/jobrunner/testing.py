@@ -20,6 +20,7 @@ from jobrunner.sending import inline, producer
 from jobrunner.sending.how import How
 
 __all__ = ["Enqueued", "Jobs", "enqueued"]
+RUNS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +55,18 @@ class Jobs(list[Enqueued]):
         """Run them here, in order, with what they enqueue in turn; each leaves the list. What one raises, this raises.
 
         As a worker would: decoded, looked up, bound, called inside `around`, by default JOBRUNNER_AROUND's.
-        Those with a delay, or for a later time, stay unless `delayed`.
+        Those with a delay, or for a later time, stay unless `delayed`. Raises RuntimeError for jobs that enqueue
+        each other without end.
         """
         reference = around or os.environ.get("JOBRUNNER_AROUND")
         entered = load_around(reference) if reference else None
-        while job := next((job for job in self if delayed or not (job.delay_seconds or job.at)), None):
+        for _ in range(RUNS_MAX):
+            job = next((job for job in self if delayed or not (job.delay_seconds or job.at)), None)
+            if job is None:
+                return
             self.remove(job)
             inline.run(job.body, around=entered)
+        raise RuntimeError(f"{RUNS_MAX} jobs ran, and there are more: do they enqueue each other without end?")
 
 
 @contextmanager
@@ -86,6 +92,12 @@ def enqueued() -> Iterator[Jobs]:
             )
         return []
 
-    url = os.environ.get("JOBRUNNER_QUEUE_URL") or inline.URL
-    with patch.object(producer, "deliver", collect), patch.dict(os.environ, JOBRUNNER_QUEUE_URL=url):
-        yield jobs
+    had = os.environ.get("JOBRUNNER_QUEUE_URL")
+    os.environ["JOBRUNNER_QUEUE_URL"] = had or inline.URL
+    try:
+        with patch.object(producer, "deliver", collect):
+            yield jobs
+    finally:
+        os.environ["JOBRUNNER_QUEUE_URL"] = had or ""
+        if had is None:
+            del os.environ["JOBRUNNER_QUEUE_URL"]

@@ -77,10 +77,11 @@ def test_an_around_that_gives_no_context_manager_is_said_once_and_keeps_every_jo
     app.write("jobs.py", "def around(): return 5\ndef noop(): pass\n")
     app.enqueue(*[("noop", {})] * 20)
     worker = app.consume("--around", "jobs:around")
-    assert worker.end(20) == 3, str(worker)
-    (line,) = worker.named("worker.refused")
+    (line,) = worker.wait("around.broken")
     assert "--around 'jobs:around' gave 5, which is no context manager" in line["error"]
-    assert not worker.named("thread.died")
+    wait_for(lambda: app.counts()[0] == 0, 20)
+    assert worker.stop()[0] == 0
+    assert len(worker.named("around.broken")) == 1
     app.consume()
-    app.wait_until_empty()
+    app.wait_until_empty(60)
     assert app.counts(dead=True) == (0, 0, 0)

@@ -155,7 +155,7 @@ def test_a_call_is_sent_unchecked_where_the_code_is_not_here_or_does_not_load(ru
     assert run("enqueue", "any.thing", "--module", "nothing_here").exit_code == 0
     (tmp_path / "broken_jobs.py").write_text("import not_installed\n")
     result = run("enqueue", "any.thing", "--module", "broken_jobs")
-    assert result.stderr.startswith("sent unchecked, since the app does not load here:")
+    assert result.stderr.startswith("not checked, since the app does not load here:")
     assert len(unsent) == 2
 
 

@@ -15,7 +15,7 @@ import structlog
 from jobrunner.app.calling import Caller
 from jobrunner.app.catalog import Catalog, Job
 from jobrunner.current import current_job
-from jobrunner.errors import NoCurrentJob
+from jobrunner.errors import AroundBroken, NoCurrentJob
 from jobrunner.message import Call, Delivery, encode
 from jobrunner.worker.execution import Execution
 
@@ -261,3 +261,48 @@ def test_an_awaitable_that_gives_an_awaitable_is_awaited_too(run):
 
     assert run(outer, result_of=result_of).name == "done"
     assert seen == ["ran"]
+
+
+class Slow(Exception):
+    @property
+    def retry_seconds(self):
+        return 90.5
+
+
+class Final(Exception):
+    retry_seconds = None
+
+
+class Hostile(Exception):
+    def __getattribute__(self, name):
+        raise SystemExit(name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds", "reason"),
+    [(Slow, [91], False), (Final, [4, 5], True), (Hostile, [4, 5], False), (ValueError, [4, 5], False)],
+)
+def test_an_exception_may_say_when_its_job_is_tried_again(run, kind, seconds, reason):
+    def job():
+        raise kind
+
+    ended = run(job)
+    assert (ended.name, ended.release_seconds in seconds, bool(ended.reason)) == ("failed", True, reason)
+
+
+@pytest.mark.parametrize("value", [float("nan"), "3600", True, object()])
+def test_a_wish_that_means_nothing_is_named_and_it_is_a_failure_like_any(run, events, value):
+    def job():
+        raise type("Kind", (Exception,), {"retry_seconds": value})
+
+    assert run(job).release_seconds in (4, 5)
+    assert "not a number of seconds or None" in events.one("job.failed")["retry_seconds_ignored"]
+
+
+def test_where_around_gives_no_context_manager_jobs_are_kept_for_the_next_start(run, events):
+    def around():
+        raise AroundBroken("--around 'web:app' gave 5")
+
+    for _ in range(3):
+        assert 22 <= run(lambda: None, around=around).release_seconds <= 30
+    assert {line["error"] for line in events.named("around.broken")} == {"--around 'web:app' gave 5"}

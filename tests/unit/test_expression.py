@@ -282,7 +282,9 @@ def test_a_line_of_a_crontab_is_told_how_aws_writes_it(text, ours):
         parse(text, ZoneInfo("UTC"))
 
 
-@pytest.mark.parametrize("text", ["0 9 * * 1/2", "99 9 * * *", "a b c d e"])
+@pytest.mark.parametrize(
+    "text", ["0 9 * * 1/2", "99 9 * * *", "a b c d e", "0 9 * * 0-7", "0 9 * * 5-7", "0 9 */2 * 1"]
+)
 def test_what_no_crontab_means_gets_no_hint(text):
     with pytest.raises(ScheduleError) as caught:
         parse(text, ZoneInfo("UTC"))

@@ -27,7 +27,7 @@ def clock():
 
 
 def test_on_the_last_attempt_there_is_nothing_to_wait_for():
-    for given_up in (outcome.failed("failed", 3, 3), outcome.unknown_method(4, 3)):
+    for given_up in (outcome.failed("failed", 3, 3), outcome.unknown_method(3, 3)):
         assert (given_up.release_seconds, given_up.retry_seconds, given_up.given_up) == (0, None, True)
     assert outcome.failed("failed", 2, 3).retry_seconds > 0
 
@@ -259,41 +259,19 @@ def test_the_patience_with_a_refusal_is_not_spent_by_an_outage_of_another_kind(o
     outage.failed("receive", AccessDenied("expired"))
 
 
-class Slow(Exception):
-    retry_seconds = 90.5
+def test_a_job_may_say_when_it_is_tried_again_or_that_it_is_not():
+    assert [outcome.steered("failed", 1, 3, wanted).release_seconds for wanted in (0, 90.5, -1, 1e9)] == [
+        0,
+        91,
+        0,
+        43_200,
+    ]
+    assert outcome.steered("failed", 3, 3, 5).given_up, "there is no other attempt"
+    final = outcome.steered("failed", 1, 3, None)
+    assert (final.retry_seconds, 3 < final.release_seconds <= 5) == (None, True), "where it cannot be buried"
+    assert final.reason
 
 
-class Final(Exception):
-    retry_seconds = None
-
-
-class Odd(Exception):
-    def __getattr__(self, name):
-        raise RuntimeError(name)
-
-
-def steered(error, attempt=1):
-    return outcome.steered("failed", attempt, 3, error)
-
-
-def test_an_exception_may_say_when_its_job_is_tried_again():
-    assert steered(Slow()).release_seconds == 91
-    own = Slow()
-    own.retry_seconds = 0
-    assert steered(own).release_seconds == 0
-    assert steered(Slow(), attempt=3).given_up, "there is no other attempt"
-
-
-def test_an_exception_may_say_that_no_other_attempt_is_wanted():
-    final = steered(Final())
-    assert final.reason == "Final says retry_seconds = None"
-    assert 3 < final.release_seconds <= 5, "where it cannot be put among the dead letters"
-
-
-@pytest.mark.parametrize("value", [-1, 43_201, float("nan"), "soon", True, property(lambda _: 1 / 0)])
-def test_what_is_no_backoff_is_a_failure_like_any(value):
-    kind = type("Kind", (Exception,), {"retry_seconds": value})
-    for error in (kind(), Odd(), ValueError()):
-        plain = steered(error)
-        assert 3 < plain.release_seconds <= 5
-        assert not plain.reason
+def test_beyond_what_was_the_last_attempt_nothing_is_known_of_a_last_one():
+    """The queue's own setting was changed while the worker runs."""
+    assert outcome.failed("failed", 4, 3).release_seconds > 3

@@ -307,13 +307,13 @@ def test_what_comes_again_while_it_is_deleted_is_deleted_by_its_newest_handle(ho
     assert house.queue.deleted == ["a", "newer"]
 
 
-GIVEN_UP = Outcome("failed", 5, reason="Final says retry_seconds = None")
+GIVEN_UP = Outcome("failed", 5, reason="retry_seconds is None")
 
 
 def test_what_wants_no_other_attempt_is_among_the_dead_letters_before_it_is_deleted(house, events):
     (lease,) = house.running("a")
     house.settler.settle(lease, GIVEN_UP)
-    assert house.queue.buried == [("{}", GIVEN_UP.reason)]
+    assert house.queue.buried == [("m-a", GIVEN_UP.reason)]
     assert house.queue.deleted == []
     house.settler._delete(list(house.settler.deletes._line))
     assert house.queue.deleted == ["a"]
@@ -327,4 +327,12 @@ def test_what_cannot_be_put_there_is_tried_again(house, events):
     house.queue.down = False
     house.send()
     assert house.queue.released == [("a", 5)]
-    assert (events.one("job.not_given_up")["retry_seconds"], house.queue.deleted) == (5, [])
+    assert (events.one("job.not_given_up")["retry_seconds"], house.queue.deleted, len(house.hand)) == (5, [], 0)
+
+
+def test_what_was_handed_back_meanwhile_is_not_put_there_as_well(house, events):
+    """The stop gives up what runs while the job's end is on its way."""
+    (lease,) = house.running("a")
+    house.hand.give_up_all(State.RUNNING)
+    house.settler.settle(lease, GIVEN_UP)
+    assert (house.queue.buried, events.named("job.given_up")) == ([], [])

@@ -33,7 +33,7 @@ def load_around(reference: str) -> Around:
         manager = value()
         if not hasattr(type(manager), "__enter__"):
             raise AroundBroken(
-                f"--around {reference!r} gave {manager!r:.100}, which is no context manager, so that no job can run: "
+                f"--around {reference!r} gave {manager!r:.100}, which is no context manager, so the job did not run: "
                 "decorate a generator with contextlib.contextmanager, or return an object with __enter__ and __exit__"
             )
         return manager  # type: ignore[no-any-return]

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from jobrunner.app.around import Around
 from jobrunner.app.catalog import Job
-from jobrunner.errors import AroundBroken
 
 
 class Awaits(Protocol):
@@ -29,10 +28,7 @@ class Caller:
         self._coroutines = coroutines
 
     def call(self, job: Job, arguments: inspect.BoundArguments) -> BaseException | None:
-        """Call the function; None only if it ran to its end, whatever `--around` makes of errors.
-
-        Raises AroundBroken, and nothing else.
-        """
+        """Call the function; None only if it ran to its end, whatever `--around` makes of errors."""
         returned = False
         pid = os.getpid()
         try:
@@ -43,8 +39,6 @@ class Caller:
                 with self._around():
                     self._finish(job.function(*arguments.args, **arguments.kwargs))
                     returned = True
-        except AroundBroken:  # not this job's failure, nor any job's
-            raise
         except BaseException as error:
             _end_forked_child(pid, error)
             return error

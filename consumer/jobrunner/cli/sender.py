@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,12 @@ def _check(method: str, params: Any, module: str, app_dir: Path) -> None:
     from jobrunner.app import catalog
 
     try:
-        found = catalog.load_app(app_dir, module)
+        with redirect_stdout(sys.stderr):  # the id alone goes to stdout
+            found = catalog.load_app(app_dir, module)
     except NoSuchModule:
         return
     except AppError as error:
-        click.echo(f"sent unchecked, since the app does not load here: {error}", err=True)
+        click.echo(f"not checked, since the app does not load here: {error}", err=True)
         return
     finally:
         if str(app_dir) in sys.path[:1]:  # what botocore imports late must not find the app's files of the same name

@@ -21,7 +21,8 @@ class Daemon(click.Command):
         try:
             return super().make_context(*args, **kwargs)
         except click.UsageError as error:
-            if sys.stdout.isatty() or os.environ.get("JOBRUNNER_LOG_FORMAT") == "console":
+            words = " ".join(sys.argv) + os.environ.get("JOBRUNNER_LOG_FORMAT", "")
+            if sys.stdout.isatty() or "console" in words:
                 raise
             _refuse(SettingsError(error.format_message()), "json")
 

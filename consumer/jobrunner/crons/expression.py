@@ -240,6 +240,10 @@ def _from_unix(fields: list[str]) -> str:
     else:
         by_week = re.sub(r"[0-7]", lambda day: str(int(day[0]) % 7 + 1), week_days)
         inners = [f"{minutes} {hours} {ANY} {months} {by_week} *"]
+        if re.search(r"(\d)-(\d)", by_week) and not all(a < b for a, b in re.findall(r"(\d)-(\d)", by_week)):
+            return ""  # it ends before it begins once Sunday is 1
+        if month_days.startswith("*") and month_days != "*":
+            return ""  # both days at once, which AWS has no words for
         if month_days != "*":  # a crontab means either
             inners.append(f"{minutes} {hours} {month_days} {months} {ANY} *")
     with suppress(ScheduleError):

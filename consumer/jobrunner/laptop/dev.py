@@ -52,12 +52,17 @@ class Laptop:
         for name in self.queues:
             if not QUEUE_NAME.fullmatch(name):
                 raise SettingsError(f"--queue {name!r} is not 1 to 75 letters, digits, - and _")
+        names = {*self.queues, *(f"{name}-dead" for name in self.queues), *map(_variable, self.queues)}
+        if len(names) < 3 * len(self.queues):
+            raise SettingsError(
+                f"--queue {', '.join(self.queues)}: each wants a name, a variable and a NAME-dead of its own"
+            )
 
     def variables(self, urls: Sequence[str]) -> dict[str, str]:
         """Give the variables that tell others of our own what we were told; a name for each further queue."""
         told = {"JOBRUNNER_QUEUE_URL": urls[0]}
         for name, url in list(zip(self.queues, urls, strict=True))[1:]:
-            told[f"JOBRUNNER_QUEUE_URL_{name.upper().replace('-', '_')}"] = url
+            told[_variable(name)] = url
         if self.module != "jobs":
             told["JOBRUNNER_MODULE"] = self.module
         if self.app_dir != Path.cwd():
@@ -70,6 +75,10 @@ class Laptop:
         """Say where the schedule file is looked for: beside the module."""
         module = self.app_dir / self.module.replace(".", "/")
         return self.crons or (module if module.is_dir() else module.parent) / FILE
+
+
+def _variable(queue: str) -> str:
+    return f"JOBRUNNER_QUEUE_URL_{queue.upper().replace('-', '_')}"
 
 
 def run(laptop: Laptop) -> int:

@@ -126,6 +126,10 @@ def _dead_letters(queue: OperatedQueue, values: Mapping[str, str]) -> Iterator[F
     else:
         yield Finding("ok", "dead-letter queue", dead.url)
         yield from rules.of_dead_letters(values, dead_values, dead_url=dead.url, queue_url=queue.url)
+        if (sends := dead.may_send()).verdict == "refused":
+            why = "a job that wants no other attempt (retry_seconds = None) would be tried again all the same"
+            cure = f"allow sqs:SendMessage on {dead.name}, as the worker's policy of deploy/aws/jobrunner.yaml does"
+            yield Finding("warn", "dead-letter queue", sends.refusal, why, cure)
 
 
 def _permissions(queue: OperatedQueue) -> Iterator[Finding]:

@@ -86,9 +86,9 @@ class DeadLetters:
     def retry_all(self, progress: Progress) -> int:
         """Send all again, by SQS's own move task where it has one; returns how many.
 
-        Ticks without their time go one by one first: the move sends a body as it is.
+        One by one first what must be changed for that: the move sends each as it is.
         """
-        filled_in = self.retry(_lacks_its_time, progress)
+        filled_in = self.retry(lambda letter: bool(letter.reason) or _lacks_its_time(letter), progress)
         return filled_in + self._move_all(progress)
 
     def _move_all(self, progress: Progress) -> int:
@@ -149,7 +149,7 @@ class DeadLetters:
 
     def _is_ours(self, letter: DeadLetter) -> bool:
         """Tell whether it died on our queue: several queues may share their dead letters."""
-        return not letter.source_arn or letter.source_arn.rpartition(":")[2] == self._queue.name
+        return not letter.source or letter.source == self._queue.name
 
     def _start_move(self) -> bool:
         """Start SQS's own move; False where there is none, it may not be asked, or it would move others' too."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jobrunner.errors import AccessDenied, QueueError
 from jobrunner.message import decode_or_none
 from jobrunner.queue.endpoint import Endpoint, queue_arn
-from jobrunner.queue.requests import BATCH_MAX, REASON, Queue, QueueAttributes, Refusal, asked, refusals
+from jobrunner.queue.requests import BATCH_MAX, OURS, REASON, SOURCE, Queue, QueueAttributes, Refusal, asked, refusals
 from jobrunner.queue.schedules import unwrapped
 from jobrunner.settings import check_queue_url
 
@@ -49,7 +49,15 @@ class DeadLetter:
     @property
     def reason(self) -> str:
         """Why its job gave it up by itself; empty if SQS moved it here."""
-        return str(self.attributes.get(REASON, {}).get("StringValue", ""))
+        return self._said(REASON)
+
+    @property
+    def source(self) -> str:
+        """The name of the queue on which it died; empty if nobody knows."""
+        return (self.source_arn or "").rpartition(":")[2] or self._said(SOURCE)
+
+    def _said(self, name: str) -> str:
+        return str(self.attributes.get(name, {}).get("StringValue", ""))
 
     @property
     def size(self) -> int:
@@ -138,7 +146,7 @@ class OperatedQueue:
         entries = []
         for index, letter in enumerate(letters):
             extra = {"MessageGroupId": letter.group} if letter.group else {}
-            kept = {name: given for name, given in letter.attributes.items() if name != REASON}
+            kept = {name: given for name, given in letter.attributes.items() if name not in OURS}
             attributes = {"MessageAttributes": kept} if kept else {}
             entries.append({"Id": str(index), "MessageBody": letter.body, **extra, **attributes})
         return refusals(asked(self._client.send_message_batch, QueueUrl=self.url, Entries=entries))
@@ -173,7 +181,11 @@ class OperatedQueue:
             self._client.change_message_visibility_batch,
             [{**bad, "VisibilityTimeout": 0}],
         )
-        yield self._tried("sqs:SendMessage", self._client.send_message_batch, [])
+        yield self.may_send()
+
+    def may_send(self) -> Permission:
+        """Try to send nothing."""
+        return self._tried("sqs:SendMessage", self._client.send_message_batch, [])
 
     def _tried(
         self, action: str, request: Callable[..., Mapping[str, Any]], entries: list[dict[str, Any]]

@@ -36,11 +36,12 @@ class Walk:
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         """Show what was hidden and not deleted; an error that keeps it hidden says for how long."""
         held = [(handle, 0) for message_id, handle in self._handles.items() if message_id not in self._deleted]
-        hidden = 0
+        hidden, gone = 0, False
         for batch in tens(held):
             try:
-                hidden += len(self._dead.change_visibility(batch))
-            except QueueError:  # it shows itself when its time is over
+                hidden += len(batch if gone else self._dead.change_visibility(batch))
+            except QueueError:  # they show themselves when their time is over, and one try says it for all
+                gone = True
                 hidden += len(batch)
         if hidden and isinstance(error, QueueError):
             error.args = (f"{error}. {hidden} of them stay hidden for up to {self._hidden_seconds} s",)

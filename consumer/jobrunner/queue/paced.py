@@ -27,8 +27,8 @@ class Requests(Protocol):
     def change_visibility(self, changes: Iterable[tuple[str, int]]) -> dict[int, Refusal]:
         """Hide up to 10 deliveries for some seconds from now; returns the refusals by position."""
 
-    def bury(self, body: str, reason: str) -> None:
-        """Put a body among the dead letters, with the reason."""
+    def bury(self, delivery: Delivery, reason: str) -> None:
+        """Put a copy of a delivery among the dead letters, with the reason."""
 
 
 class PacedQueue:
@@ -72,9 +72,9 @@ class PacedQueue:
         with self._noted("change_visibility"):
             return self._queue.change_visibility(changes)
 
-    def bury(self, body: str, reason: str) -> None:
-        """Put a body among the dead letters; one try, which says nothing of the queue's own state."""
-        self._queue.bury(body, reason)
+    def bury(self, delivery: Delivery, reason: str) -> None:
+        """Put a copy among the dead letters; one try, which says nothing of the queue's own state."""
+        self._queue.bury(delivery, reason)
 
     def is_unreachable(self) -> bool:
         """Tell whether anything at all fails now."""

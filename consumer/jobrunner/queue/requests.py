@@ -25,8 +25,8 @@ Item = TypeVar("Item")
 
 #: AWS: entries of one batch request.
 BATCH_MAX = 10
-#: The attribute of a dead letter that a job itself gave up.
-REASON = "jobrunner.reason"
+#: The attributes of a dead letter that a job itself gave up: why, on which queue, and its message id there.
+REASON, SOURCE, WAS = OURS = ("jobrunner.reason", "jobrunner.source", "jobrunner.message_id")
 #: How much longer than the long poll a receive may take.
 POLL_MARGIN_SECONDS = 5
 
@@ -120,7 +120,7 @@ class Queue:
             MaxNumberOfMessages=min(most, BATCH_MAX),
             WaitTimeSeconds=0 if probing else wait_seconds,
             VisibilityTimeout=visibility_timeout_seconds,
-            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"],
         )
         return [_delivery(message) for message in answer.get("Messages", ())]
 
@@ -148,12 +148,15 @@ class Queue:
         entries = [{"Id": str(index), "MessageBody": body, **extra} for index, body in enumerate(bodies)]
         return refusals(asked(self._working.send_message_batch, QueueUrl=self.url, Entries=entries))
 
-    def bury(self, body: str, reason: str) -> None:
-        """Put a body among the dead letters, with the reason."""
+    def bury(self, delivery: Delivery, reason: str) -> None:
+        """Put a copy of a delivery among the dead letters, with the reason, its queue and its message id."""
         if self._dead_url is None:
             raise RequestRefused("the queue has no dead-letter queue")
-        attributes = {REASON: {"DataType": "String", "StringValue": reason}}
-        asked(self._working.send_message, QueueUrl=self._dead_url, MessageBody=body, MessageAttributes=attributes)
+        said = {REASON: reason, SOURCE: self.url.rpartition("/")[2], WAS: delivery.message_id}
+        attributes = {name: {"DataType": "String", "StringValue": text} for name, text in said.items()}
+        group: dict[str, Any] = {"MessageGroupId": delivery.group} if delivery.group else {}
+        request = self._working.send_message
+        asked(request, QueueUrl=self._dead_url, MessageBody=delivery.body, MessageAttributes=attributes, **group)
 
     def attributes(self) -> QueueAttributes:
         """Ask the queue for its settings."""
@@ -222,6 +225,7 @@ def _delivery(message: Mapping[str, Any]) -> Delivery:
             body=message["Body"],
             attempt=int(attributes["ApproximateReceiveCount"]),
             sent_at=int(attributes["SentTimestamp"]) / 1000,
+            group=attributes.get("MessageGroupId"),
         )
     except KeyError as error:
         raise LastingQueueError(
@@ -272,7 +276,7 @@ def _translated(error: ClientError, queue_url: str) -> QueueError:
         return QueueError(text)
     if status in FORBIDDEN or code.startswith(("Kms", "KMS.")) or any(word in code for word in ACCESS_CODES):
         return AccessDenied(
-            f"{text} ({error.operation_name}): the role needs sqs:ReceiveMessage, sqs:DeleteMessage, "
+            f"{text} ({error.operation_name} on {queue_url}): the role needs sqs:ReceiveMessage, sqs:DeleteMessage, "
             "sqs:ChangeMessageVisibility and sqs:GetQueueAttributes to consume, sqs:SendMessage to enqueue, "
             "and kms:Decrypt, kms:GenerateDataKey where the queue has its own key"
         )

@@ -3,11 +3,13 @@
 import asyncio
 import contextvars
 import os
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
+from jobrunner.errors import RequestRefused
 from jobrunner.sending import producer
 
 Params = ParamSpec("Params")
@@ -17,12 +19,15 @@ THREADS = 8
 
 
 def _awaited(send: Callable[Params, Result]) -> Callable[Params, Coroutine[Any, Any, Result]]:
-    """Give the same function to await. Cancelled, the call may have been sent: what a thread has begun goes on."""
+    """Give the same function to await. Cancelled, the call may have been sent: what a thread has begun goes on.
+
+    What has waited for a thread for as long as its tries may take is not sent: RequestRefused.
+    """
 
     @wraps(send)
     async def awaited(*args: Params.args, **kwargs: Params.kwargs) -> Result:
         context = contextvars.copy_context()
-        sending = partial(context.run, send, *args, **kwargs)
+        sending = partial(context.run, _in_time, time.monotonic(), partial(send, *args, **kwargs))
         return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), sending)
 
     return awaited
@@ -30,6 +35,13 @@ def _awaited(send: Callable[Params, Result]) -> Callable[Params, Coroutine[Any, 
 
 aenqueue = _awaited(producer.enqueue)
 aenqueue_many = _awaited(producer.enqueue_many)
+
+
+def _in_time(asked_at: float, send: Callable[[], Result]) -> Result:
+    waited = time.monotonic() - asked_at
+    if waited > producer.budget_seconds():
+        raise RequestRefused(f"not sent: {THREADS} threads are busy with an SQS that is slow, since {waited:.0f} s")
+    return send()
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
-from jobrunner.errors import BadParams
+from jobrunner.app.catalog import LAZILY
+from jobrunner.errors import BadParams, SettingsError
 
 P = ParamSpec("P")
 
@@ -23,15 +24,23 @@ def call(function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) ->
 
     Params go by name, so that a job may change their order.
     """
-    signature = inspect.signature(function)
+    check_callable(function)
+    name, signature = getattr(function, "__qualname__", repr(function)), inspect.signature(function, **LAZILY)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise BadParams(f"{getattr(function, '__qualname__', function)}{signature}: {error}") from None
+        raise BadParams(f"{name}{signature}: {error}") from None
     params = dict(bound.arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY) and name in params:
-            raise BadParams(f"{function.__qualname__}{signature}: {name} goes by position, and call() sends by name")
+    for key, parameter in signature.parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY) and key in params:
+            raise BadParams(f"{name}{signature}: {key} goes by position, and call() sends by name")
         if parameter.kind is parameter.VAR_KEYWORD:
-            params |= params.pop(name, {})
+            params |= params.pop(key, {})
     return PreparedCall(function, params)
+
+
+def check_callable(function: object) -> None:
+    """Raise SettingsError for what is no function: what a call gave, most likely."""
+    if not callable(function):
+        called = "you called it: pass the function itself, and its params beside it"
+        raise SettingsError(f"method is {function!r:.100}, neither a name nor a function. Maybe {called}")

@@ -26,7 +26,7 @@ from jobrunner.message import Call, encode
 from jobrunner.queue import requests as sqs
 from jobrunner.queue.endpoint import Endpoint
 from jobrunner.sending import inline, later
-from jobrunner.sending.calls import PreparedCall
+from jobrunner.sending.calls import PreparedCall, check_callable
 from jobrunner.sending.how import How
 from jobrunner.settings import check_queue_url
 
@@ -183,7 +183,7 @@ def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds:
     left, unknown = batch, False
     refused: list[int] = []
     error: QueueError | None = None
-    budget = _budget_seconds()
+    budget = budget_seconds()
     deadline = time.monotonic() + budget * (1 - CONNECT_SHARE - READ_SHARE)
     for number in range(TRIES):
         if number and time.monotonic() > deadline:
@@ -253,9 +253,7 @@ def _context(given: Mapping[str, Any]) -> dict[str, str]:
 
 def _name_of(function: Callable[..., Any], params: Params) -> str:
     """Derive a function's method name, and bind the params to it while the caller can still mend them."""
-    if not callable(function):
-        called = "you called it: pass the function itself, and its params beside it"
-        raise SettingsError(f"method is {function!r:.100}, neither a name nor a function. Maybe {called}")
+    check_callable(function)
     module = os.environ.get("JOBRUNNER_MODULE", "jobs")
     home = getattr(function, "__module__", None) or ""
     name = _name_in(home, function)
@@ -285,7 +283,8 @@ def _queue_url(given: str | None) -> str:
     return url
 
 
-def _budget_seconds() -> float:
+def budget_seconds() -> float:
+    """Say how long all tries of one call may take together; raises SettingsError."""
     given = os.environ.get("JOBRUNNER_ENQUEUE_SECONDS", "")
     try:
         seconds = float(given or BUDGET_SECONDS)

@@ -18,12 +18,11 @@ from typing import IO, Any
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner.outcome import Outcome, failed
-from jobrunner.worker.execution import say_given_up
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.last_attempt import Order
 from jobrunner.worker.lease import Lease
 from jobrunner.worker.pool import Runs
-from jobrunner.worker.settler import Settler
+from jobrunner.worker.settler import Settler, say_given_up
 
 #: Each is a process with the whole app. The others wait their turn, and their leases are renewed meanwhile.
 ALONE_MAX = 2
@@ -100,7 +99,7 @@ class Alone:
             retry_seconds=outcome.retry_seconds,
             error=f"its own process ended with {ended_with}: on its last attempt a job runs alone",
         )
-        say_given_up(self._log, delivery, outcome)
+        say_given_up(self._log, delivery, outcome.name)
         return outcome
 
     def _run_child(self, lease: Lease) -> tuple[dict[str, Any], str]:

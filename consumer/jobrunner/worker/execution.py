@@ -2,23 +2,28 @@
 
 import contextvars
 import inspect
+import math
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner import current, outcome
 from jobrunner.app.calling import Caller
 from jobrunner.app.catalog import Catalog, Job
-from jobrunner.errors import BadParams, MalformedMessage, UnknownMethod
+from jobrunner.errors import AroundBroken, BadParams, MalformedMessage, UnknownMethod
 from jobrunner.message import Call, Delivery, decode
 from jobrunner.outcome import Outcome
 from jobrunner.telemetry.metrics import Metrics
+from jobrunner.worker.settler import say_given_up
 
 UNKNOWN_LOG_SECONDS = 60.0
 UNKNOWN_NAMES_MAX = 1_000
+NOT_SAID = object()
 
 
 class Execution:
@@ -57,7 +62,7 @@ class Execution:
     def _run(self, delivery: Delivery) -> Outcome:
         ended = self._run_body(delivery)
         if ended.given_up:
-            say_given_up(self._log, delivery, ended)
+            say_given_up(self._log, delivery, ended.name)
         return ended
 
     def _run_body(self, delivery: Delivery) -> Outcome:
@@ -90,21 +95,42 @@ class Execution:
         started = time.monotonic()
         error = self._caller.call(job, arguments)
         duration_ms = round((time.monotonic() - started) * 1000, 1)
-        self._metrics.job("failed" if error else "done", method=job.method, times_ms=(duration_ms, queue_ms))
+        self._metrics.job("done" if error is None else "failed", method=job.method, times_ms=(duration_ms, queue_ms))
         if error is None:
             self._log.info("job.done", duration_ms=duration_ms, queue_ms=queue_ms)
             return outcome.DONE
-        failed = outcome.steered("failed", delivery.attempt, self._attempts_max, error)
+        if type(error) is AroundBroken:
+            return self._around_broken(error, delivery)
+        failed, more = self._failed(error, delivery)
         self._log.error(
             "job.failed",
             duration_ms=duration_ms,
             queue_ms=queue_ms,
             attempts_max=self._attempts_max,
-            retry_seconds=None if failed.reason else failed.retry_seconds,
+            retry_seconds=failed.retry_seconds,
             exception=described(error),
+            **more,
         )
-        forget(error)
+        with suppress(BaseException):  # it may do anything when it is asked
+            forget(error)
         return failed
+
+    def _failed(self, error: BaseException, delivery: Delivery) -> tuple[Outcome, dict[str, object]]:
+        """Say what becomes of a failure: as its attribute `retry_seconds` asks, if it has one that means something."""
+        attempt, most = delivery.attempt, self._attempts_max
+        wanted = retry_wanted(error)
+        if wanted is None or (type(wanted) in (int, float) and not math.isnan(wanted)):
+            return outcome.steered("failed", attempt, most, wanted), {}
+        more: dict[str, object] = {}
+        if wanted is not NOT_SAID:
+            more["retry_seconds_ignored"] = f"a {type(wanted).__name__}, not a number of seconds or None"
+        return outcome.failed("failed", attempt, most), more
+
+    def _around_broken(self, error: Exception, delivery: Delivery) -> Outcome:
+        """Keep what no job of this app can run now for its next start: said once a minute, tried again late."""
+        if self._says_all or self._is_news("--around"):
+            self._log.error("around.broken", error=str(error))
+        return outcome.unknown_method(delivery.attempt, self._attempts_max)
 
     def _refused(self, name: str, delivery: Delivery, error: Exception, **more: object) -> Outcome:
         refused = outcome.failed(name, delivery.attempt, self._attempts_max)
@@ -142,15 +168,12 @@ class Execution:
         return True
 
 
-def say_given_up(log: FilteringBoundLogger, delivery: Delivery, ended: Outcome) -> None:
-    """Log that a job had all its attempts."""
-    log.error(
-        "job.given_up",
-        message_id=delivery.message_id,
-        attempt=delivery.attempt,
-        reason=ended.name,
-        effect="no attempt is left: SQS moves the message to the dead letters",
-    )
+def retry_wanted(error: BaseException) -> Any:
+    """Ask an exception when its job should be tried again; whatever it does when it is asked."""
+    try:
+        return getattr(error, "retry_seconds", NOT_SAID)
+    except BaseException:
+        return NOT_SAID
 
 
 def _is_too_old(call: Call, delivery: Delivery) -> bool:
@@ -165,7 +188,9 @@ def described(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error)).rstrip()
     except BaseException:
-        place = "".join(traceback.format_tb(error.__traceback__))
+        place = ""
+        with suppress(BaseException):
+            place = "".join(traceback.format_tb(error.__traceback__))
         return f"{place}{type(error).__name__}, which raises when it is asked what it says"
 
 

@@ -62,7 +62,9 @@ class Hand:
 
     def is_last_attempt(self, lease: Lease, *, ahead: int = 0) -> bool:
         """Tell whether this attempt, or one so many ahead, is the last; where the first is the last, none counts."""
-        return self._attempts_max is not None and 1 < self._attempts_max <= lease.delivery.attempt + ahead
+        # Beyond it the queue has other rules by now than when we asked: then nothing is known of a last one.
+        attempt, most = lease.delivery.attempt, self._attempts_max
+        return most is not None and most > 1 and attempt <= most <= attempt + ahead
 
     # Receiving.
 
@@ -145,6 +147,12 @@ class Hand:
     def give_up(self, lease: Lease) -> bool:
         """Take a running delivery off renewal, for its release; False if it was given up before."""
         return self._end(lease, State.RELEASING)
+
+    def give_back(self, lease: Lease) -> None:
+        """Take a finished delivery off renewal, for its release: it could not be settled as it should."""
+        with self._changed:
+            if lease.state is State.DONE:
+                self._move(lease, State.RELEASING)
 
     def give_up_unstarted(self) -> list[Lease]:
         """Give up what waits here while it could start elsewhere; not a last attempt, which has no elsewhere."""

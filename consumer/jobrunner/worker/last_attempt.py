@@ -31,8 +31,9 @@ from jobrunner.settings import Settings
 from jobrunner.telemetry import logs
 from jobrunner.telemetry.metrics import Metrics
 from jobrunner.worker import signals
-from jobrunner.worker.execution import Execution, say_given_up
+from jobrunner.worker.execution import Execution
 from jobrunner.worker.lease import Lease
+from jobrunner.worker.settler import say_given_up
 from jobrunner.worker.stacks import stack_of_thread
 
 TICK_SECONDS = 0.5
@@ -148,7 +149,7 @@ class LastAttempt:
             if limit and now > self._lease.started_at + limit and not self._has_ended:
                 self._say_timed_out(limit)
                 outcome = failed("timed_out", self._delivery.attempt, self._order.attempts_max)
-                say_given_up(self._log, self._delivery, outcome)
+                say_given_up(self._log, self._delivery, outcome.name)
                 self._end(outcome)
             if self._is_orphan() and self._lease.is_due(now):
                 self._renew(now)

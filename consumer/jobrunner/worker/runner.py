@@ -12,7 +12,7 @@ from jobrunner.app.around import Around
 from jobrunner.app.calling import Caller
 from jobrunner.app.catalog import Catalog
 from jobrunner.app.coroutines import Coroutines
-from jobrunner.errors import AroundBroken, ExitCode, JobrunnerError
+from jobrunner.errors import ExitCode, JobrunnerError
 from jobrunner.queue.outage import Outage
 from jobrunner.queue.paced import PacedQueue, Requests
 from jobrunner.settings import Settings
@@ -208,10 +208,6 @@ class Runner:
         def run() -> None:
             try:
                 loop()
-            except AroundBroken as error:
-                if not self._inbox.is_stopping():  # every job says the same
-                    self._log.critical("worker.refused", error=str(error), code=int(error.exit_code))
-                self._inbox.ask(error.exit_code)
             except BaseException as error:
                 code = error.exit_code if isinstance(error, JobrunnerError) else ExitCode.THREAD_DIED
                 self._log.critical("thread.died", thread=name, exc_info=error)

@@ -3,6 +3,7 @@
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner.errors import QueueError
+from jobrunner.message import Delivery, decode_or_none
 from jobrunner.outcome import Outcome, handed_back
 from jobrunner.queue.paced import PacedQueue
 from jobrunner.telemetry.metrics import Metrics
@@ -38,27 +39,31 @@ class Settler:
     def settle(self, lease: Lease, outcome: Outcome) -> None:
         """Carry out how a running delivery ended; nothing if it was given up meanwhile."""
         if outcome.reason:
-            outcome = self._buried(lease, outcome)
+            if self._hand.finish(lease):  # from here on nobody hands it back
+                self._bury(lease, outcome)
+            return
         if outcome.release_seconds is None:
             if self._hand.finish(lease):
                 self.deletes.add(lease)
         elif self._hand.give_up(lease):
             self.release(lease, outcome)
 
-    def _buried(self, lease: Lease, outcome: Outcome) -> Outcome:
+    def _bury(self, lease: Lease, outcome: Outcome) -> None:
         """Put what wants no other attempt among the dead letters; what cannot be put there is tried again.
 
         By one try, on the worker's thread: it is seldom, and a delete must come after it.
         """
         delivery = lease.delivery
-        ids = {"method": method_of(lease), "message_id": delivery.message_id, "attempt": delivery.attempt}
         try:
-            self._queue.bury(delivery.body, outcome.reason)
+            self._queue.bury(delivery, outcome.reason)
         except QueueError as error:
+            ids = {"method": method_of(lease), "message_id": delivery.message_id, "attempt": delivery.attempt}
             self._log.error("job.not_given_up", **ids, error=str(error), retry_seconds=outcome.release_seconds)
-            return Outcome(outcome.name, outcome.release_seconds)
-        self._log.error("job.given_up", **ids, reason=outcome.reason, effect="it is among the dead letters")
-        return Outcome(outcome.name)
+            self._hand.give_back(lease)
+            self.release(lease, Outcome(outcome.name, outcome.release_seconds))
+            return
+        say_given_up(self._log, delivery, outcome.reason)
+        self.deletes.add(lease)
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Let others see a delivery again that was given up."""
@@ -125,3 +130,17 @@ class Settler:
             attempt=lease.delivery.attempt,
             effect="the job ran to its end, and its lease ended before its message was deleted: it may run again",
         )
+
+
+def say_given_up(log: FilteringBoundLogger, delivery: Delivery, reason: str) -> None:
+    """Log that a job will not be tried again."""
+    call = decode_or_none(delivery.body)
+    log.error(
+        "job.given_up",
+        method=call.method if call else None,
+        message_id=delivery.message_id,
+        job_id=(call and call.id) or delivery.message_id,
+        attempt=delivery.attempt,
+        reason=reason,
+        effect="it is among the dead letters, or SQS moves it there when it looks at it again",
+    )
