@@ -78,6 +78,10 @@ def check_queue_url(url: str) -> None:
             "no queue: give --queue-url or set JOBRUNNER_QUEUE_URL (a web app: queue_url=, or the variable). "
             "On a laptop `jobrunner dev` makes one and prints the variables"
         )
+    if url.startswith("inline"):
+        raise SettingsError(
+            f"{url!r}: `inline:` is for enqueue, which runs the job at once; there is no queue to look at"
+        )
     if url != url.strip():
         raise SettingsError(f"the queue's URL has white space around it: {url!r}")
     try:

@@ -91,6 +91,7 @@ def test_errors_are_one_line_with_the_cure_and_their_code(run, words, code, says
     [
         (["consume", "--queue-url", "http://x/1/q "], 2, "white space around it"),
         (["consume"], 2, "no queue"),
+        (["consume", "--queue-url", "inline:"], 2, "`inline:` is for enqueue"),
         (["consume", "--queue-url", "http://x/1/q.fifo"], 2, "FIFO"),
         (["consume", "--queue-url", "http://x/1/q", "--threads", "0"], 2, "--threads is 0"),
         (["consume", "--threads", "many"], 2, "'many' is not a valid integer"),
@@ -152,7 +153,8 @@ def test_a_call_that_the_code_here_would_refuse_is_not_sent_unless_one_insists(r
 
 
 def test_a_call_is_sent_unchecked_where_the_code_is_not_here_or_does_not_load(run, unsent, monkeypatch, tmp_path):
-    assert run("enqueue", "any.thing", "--module", "nothing_here").exit_code == 0
+    result = run("enqueue", "any.thing", "--module", "nothing_here")
+    assert (result.exit_code, "not checked: no module 'nothing_here'" in result.stderr) == (0, True)
     (tmp_path / "broken_jobs.py").write_text("import not_installed\n")
     result = run("enqueue", "any.thing", "--module", "broken_jobs")
     assert result.stderr.startswith("not checked, since the app does not load here:")

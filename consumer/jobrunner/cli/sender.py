@@ -98,7 +98,8 @@ def _check(method: str, params: Any, module: str, app_dir: Path) -> None:
     try:
         with redirect_stdout(sys.stderr):  # the id alone goes to stdout
             found = catalog.load_app(app_dir, module)
-    except NoSuchModule:
+    except NoSuchModule as error:
+        click.echo(f"not checked: {error}", err=True)
         return
     except AppError as error:
         click.echo(f"not checked, since the app does not load here: {error}", err=True)

@@ -98,8 +98,7 @@ def run(laptop: Laptop) -> int:
             if laptop.command:
                 path = os.pathsep.join(filter(None, [str(laptop.app_dir), environment.get("PYTHONPATH")]))
                 programs.start(laptop.command, {**environment, "PYTHONPATH": path})
-            crons = [*PROGRAM, "crons", "run", "--reload", *place, "--crons", str(laptop.crons_file())]
-            return programs.wait(laptop.crons_file(), crons, environment)
+            return programs.wait(laptop, [*PROGRAM, "crons", "run", "--reload", *place], environment)
 
 
 def _say(laptop: Laptop, printed: Mapping[str, str], file: str) -> None:
@@ -138,12 +137,13 @@ class Programs:
         """Start one more."""
         self._children.append(subprocess.Popen(command, env=environment))
 
-    def wait(self, crons_file: Path, crons: Sequence[str], environment: Mapping[str, str]) -> int:
+    def wait(self, laptop: Laptop, crons: Sequence[str], environment: Mapping[str, str]) -> int:
         """Wait for the end, and start the crons once their file is there; returns the exit code that counts."""
         asked = list(self._children)
         while not self._received and all(child.poll() is None for child in asked):
-            if len(self._children) == len(asked) and crons_file.exists():
-                self.start(crons, environment)  # its end is nobody's: it says what is wrong with its file
+            # Where it is looked for may change: the jobs' folder may come later than we.
+            if len(self._children) == len(asked) and (file := laptop.crons_file()).exists():
+                self.start([*crons, "--crons", str(file)], environment)  # it says itself what is wrong with its file
             time.sleep(LOOK_SECONDS)
         ended = next((child.returncode for child in asked if child.returncode is not None), 0)
         if not self._received:

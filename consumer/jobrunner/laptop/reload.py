@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+import click
+
 from jobrunner.errors import ExitCode
 
 #: The program without the directory that it runs in: that may hold files of our names.
@@ -32,6 +34,8 @@ def run_again_on_change(app_dir: Path) -> NoReturn:
             child.terminate()
         code = child.wait()
         # Broken code stays broken until somebody saves a file; all else deserves a fresh start.
+        if code in (ExitCode.APP, ExitCode.SETTINGS) and not received:
+            click.echo(f"waiting for a change of the code in {app_dir}")
         while code in (ExitCode.APP, ExitCode.SETTINGS) and not received and _snapshot(app_dir) == seen:
             time.sleep(LOOK_SECONDS)
         if code and not received:
