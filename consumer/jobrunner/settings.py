@@ -79,9 +79,7 @@ def check_queue_url(url: str) -> None:
             "On a laptop `jobrunner dev` makes one and prints the variables"
         )
     if url.startswith("inline"):
-        raise SettingsError(
-            f"{url!r}: `inline:` is for enqueue, which runs the job at once; there is no queue to look at"
-        )
+        raise SettingsError(f"{url!r}: `inline:` is for enqueue, which runs the job at once; it is no queue")
     if url != url.strip():
         raise SettingsError(f"the queue's URL has white space around it: {url!r}")
     try:
