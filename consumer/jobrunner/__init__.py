@@ -1,28 +1,27 @@
 """Jobs and crons for a web app on AWS: what an app imports. Runs on the app's threads.
 
-Public are these names, and all else may change. `enqueue` is imported when it is first used: the command
-line's help and the jobs that only ask for `current_job()` need no AWS library.
+Public are these names, and all else may change. Each is imported when it is first used: the command line's
+help and the jobs that only ask for `current_job()` need no AWS library.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jobrunner.current import CurrentJob, current_job
-from jobrunner.errors import (
-    AccessDenied,
-    BadParams,
-    EnqueueError,
-    JobrunnerError,
-    MalformedMessage,
-    NoCurrentJob,
-    QueueError,
-    QueueNotFound,
-    RequestRefused,
-    SettingsError,
-    UnknownMethod,
-)
-
 if TYPE_CHECKING:
+    from jobrunner.current import CurrentJob, current_job
+    from jobrunner.errors import (
+        AccessDenied,
+        BadParams,
+        EnqueueError,
+        JobrunnerError,
+        MalformedMessage,
+        NoCurrentJob,
+        QueueError,
+        QueueNotFound,
+        RequestRefused,
+        SettingsError,
+        UnknownMethod,
+    )
     from jobrunner.sending.asynchronous import aenqueue, aenqueue_many
     from jobrunner.sending.calls import call
     from jobrunner.sending.later import cancel
@@ -49,11 +48,21 @@ __all__ = [
     "enqueue",
     "enqueue_many",
 ]
-
-ROOMS = {"aenqueue": "asynchronous", "aenqueue_many": "asynchronous", "call": "calls", "cancel": "later"}
+#: Where those that are no errors live.
+ROOMS = {
+    "CurrentJob": "current",
+    "current_job": "current",
+    "aenqueue": "sending.asynchronous",
+    "aenqueue_many": "sending.asynchronous",
+    "call": "sending.calls",
+    "cancel": "sending.later",
+    "enqueue": "sending.producer",
+    "enqueue_many": "sending.producer",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'jobrunner' has no attribute {name!r}")
-    return getattr(import_module(f"jobrunner.sending.{ROOMS.get(name, 'producer')}"), name)
+    value = globals()[name] = getattr(import_module(f"jobrunner.{ROOMS.get(name, 'errors')}"), name)
+    return value

@@ -1,15 +1,15 @@
 """`jobrunner` and `python -m jobrunner`, which is also how our own processes start others of us; main thread."""
 
-import signal
+import _signal  # type: ignore[import-not-found]  # built in: `signal` itself takes its time
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while all is imported is no error, and needs no traceback
+_signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while all is imported is no error, and needs no traceback
 
 from jobrunner.cli import main  # noqa: E402 - after the line above
 
 
 def run() -> None:
     """Run the command line."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     main()
 
 

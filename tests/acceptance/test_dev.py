@@ -131,15 +131,21 @@ def test_each_queue_has_a_consumer_and_few_attempts_make_dead_letters_soon(dev, 
 
 
 def test_crons_that_are_written_while_it_runs_fire_and_those_elsewhere_are_named(dev, tmp_path):
+    (tmp_path / "jobs.py").unlink()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "crons.toml").touch()
     worker = dev()
     environment(worker)
-    assert any(
-        f"{tmp_path}/other/crons.toml is not used: it belongs at {tmp_path}/crons.toml" in x for x in worker.other
-    )
-    (tmp_path / "crons.toml").write_text('[soon]\nmethod = "say"\nparams = ["tick"]\nschedule = "rate(1 minute)"\n')
-    wait_for((tmp_path / "said").exists, 90, lambda: str(worker))
+    said = f"{tmp_path}/other/crons.toml is not used: it belongs at {tmp_path}/crons.toml"
+    assert any(said in line for line in worker.other)
+    worker.wait("worker.refused")
+    wait_for(lambda: any("waiting for a change" in line for line in worker.other))
+    jobs = tmp_path / "jobs"  # so that the file's place is another than at the start
+    jobs.mkdir()
+    (jobs / "__init__.py").write_text(JOBS.format(""))
+    worker.wait("worker.ready")
+    (jobs / "crons.toml").write_text('[soon]\nmethod = "say"\nparams = ["tick"]\nschedule = "rate(1 minute)"\n')
+    wait_for((jobs / "said").exists, 90, lambda: str(worker))
 
 
 LATER = """
@@ -183,7 +189,8 @@ def test_ctrl_c_at_its_start_is_no_traceback(tmp_path, after_seconds):
     time.sleep(after_seconds)
     os.killpg(worker.process.pid, signal.SIGINT)
     worker.end(10)
-    assert not any("Traceback" in line for line in worker.other), str(worker)
+    # Python itself, before it has come to us, prints one of its own modules.
+    assert not any("jobrunner/" in line and "File" in line for line in worker.other), str(worker)
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path):
