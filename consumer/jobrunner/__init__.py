@@ -4,9 +4,8 @@ Public are these names, and all else may change. Each is imported when it is fir
 help and the jobs that only ask for `current_job()` need no AWS library.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+#: Type checkers know this name; `typing` itself would take longer to import than all here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobrunner.current import CurrentJob, current_job
     from jobrunner.errors import (
@@ -61,8 +60,10 @@ ROOMS = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'jobrunner' has no attribute {name!r}")
+    from importlib import import_module
+
     value = globals()[name] = getattr(import_module(f"jobrunner.{ROOMS.get(name, 'errors')}"), name)
     return value
