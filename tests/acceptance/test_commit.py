@@ -54,6 +54,7 @@ def shop(app, postgres, monkeypatch):
     return app
 
 
+@pytest.mark.long
 def test_no_order_is_without_its_job_whenever_the_process_is_killed(shop, postgres):
     """Killed at random times, many of them between a commit and its send; what was left the cron's job sends."""
     kills = [random.randrange(ORDERS) for _ in range(KILLS)]
@@ -92,6 +93,7 @@ def received(url):
         yield from (decode(message["Body"]) for message in messages)
 
 
+@pytest.mark.long
 def test_a_job_that_comes_three_times_has_its_effect_once(shop, postgres):
     accounts = JOBS
     with psycopg.connect(shop.database) as connection:

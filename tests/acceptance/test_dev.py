@@ -130,6 +130,7 @@ def test_each_queue_has_a_consumer_and_few_attempts_make_dead_letters_soon(dev, 
     wait_for(lambda: counts(printed["JOBRUNNER_QUEUE_URL"], dead=True) == (1, 0, 0), 20)
 
 
+@pytest.mark.long
 def test_crons_that_are_written_while_it_runs_fire_and_those_elsewhere_are_named(dev, tmp_path):
     (tmp_path / "jobs.py").unlink()
     (tmp_path / "other").mkdir()
@@ -161,6 +162,7 @@ import time; time.sleep(100)
 """
 
 
+@pytest.mark.long
 def test_a_job_for_later_fires_here_too_and_one_that_waits_is_listed_and_taken_back(dev, tmp_path):
     """Scheduler's own steps are a minute, so this one takes up to one."""
     worker = dev(sys.executable, "-c", LATER)

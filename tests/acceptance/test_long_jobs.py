@@ -36,6 +36,7 @@ def long_app(app, server_url):
     return app
 
 
+@pytest.mark.long
 def test_a_job_of_sixty_steps_that_is_stopped_five_times_does_each(long_app):
     """Four deploys and a crash: what was told to stop repeats no step, what was killed repeats from its message's."""
     app = long_app
