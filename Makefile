@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/uv pip install --quiet
 
-.PHONY: demo page test unit check format wheel lock lowest pythons torture bench clean
+.PHONY: demo page test unit lint check format wheel lock lowest pythons torture bench clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
@@ -23,11 +23,13 @@ test: .venv/ready  ## every test, six at a time: most of them wait
 unit: .venv/ready  ## the tests that need no server: seconds
 	$(BIN)/pytest -q tests/unit
 
-check: .venv/ready  ## all that a machine can check without running a worker
+lint: .venv/ready  ## style, types, the order of imports
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+check: lint  ## all that a machine can check without running a worker
 	$(BIN)/pytest -q tests/unit tests/docs
 
 format: .venv/ready
@@ -48,7 +50,7 @@ lowest: .venv/ready  ## unit and contract tests with the oldest run-time depende
 	.cache/lowest/bin/python -m pytest -q -p no:randomly tests/unit tests/contract
 
 pythons: .venv/ready  ## the unit tests on every CPython from 3.11 to 3.14 that is found here
-	$(BIN)/python tests/pythons.py
+	$(BIN)/python tests/pythons.py $(PYTHONS)
 
 clean:
 	rm -rf .venv .cache data dist

@@ -77,7 +77,8 @@ def test_a_worker_that_is_idle_keeps_no_bodies(app):
         app.enqueue(*[("takes", {"body": "x" * 1_000_000})] * 100)
         worker.wait("job.done", 100 * round_, seconds=60)
     app.wait_until_empty()
-    assert process.memory_info().rss - before < 60_000_000
+    # What the allocator keeps differs by Python and by chance; each thread's last bodies would be 300 MB.
+    assert process.memory_info().rss - before < 160_000_000
 
 
 @pytest.mark.parametrize("method", ["tenant", "atenant"])

@@ -24,6 +24,7 @@ from jobrunner import (
 )
 from jobrunner.laptop.ticker import Ticker
 from jobrunner.message import Call, decode, encode
+from jobrunner.operate import check
 from jobrunner.operate.queues import operated
 from jobrunner.queue.schedules import Place, Schedules, rounded_up
 from jobrunner.sending import later
@@ -215,3 +216,16 @@ def test_the_page_shows_code_that_works(url, monkeypatch):
     job_id = shop["begin"]("ada")
     assert shop["convert"](job_id) is True
     assert shop["convert"](job_id) is False
+
+
+def test_check_judges_the_place_for_later(url, monkeypatch):
+    (found,) = check._later(url)
+    assert (found.level, found.value) == ("ok", GROUP)
+    monkeypatch.delenv("JOBRUNNER_LATER_DEAD_LETTER_ARN")
+    (found,) = check._later(url)
+    assert (found.level, "without dead letters" in found.value) == ("warn", True)
+    monkeypatch.setenv("JOBRUNNER_LATER_ROLE_ARN", "")
+    (found,) = check._later(url)
+    assert "JOBRUNNER_LATER_ROLE_ARN" in found.value
+    monkeypatch.delenv("JOBRUNNER_LATER_GROUP")
+    assert list(check._later(url)) == [], "who does not use it need not hear of it"
