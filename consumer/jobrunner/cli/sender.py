@@ -27,16 +27,7 @@ ODD = "   # takes anything: a helper, or a decorator without functools.wraps?"
 @click.option("--context", multiple=True, metavar="NAME=VALUE", help="Bound to every log line of the job; repeatable.")
 @click.option("--unchecked", is_flag=True, help="Send what the code here does not know, or would refuse.")
 def enqueue(
-    queue_url: str,
-    module: str,
-    app_dir: Path,
-    method: str,
-    params: str,
-    delay_seconds: int | None,
-    group: str | None,
-    context: tuple[str, ...],
-    *,
-    unchecked: bool,
+    module: str, app_dir: Path, method: str, params: str, context: tuple[str, ...], *, unchecked: bool, **how: Any
 ) -> None:
     """Put one job on the queue and print its id.
 
@@ -53,21 +44,13 @@ def enqueue(
 
     arguments = _json(params)
     os.environ["JOBRUNNER_MODULE"] = module
-    if queue_url == inline.URL:
+    if how["queue_url"] == inline.URL:
         open_app(app_dir)
     else:
-        check_queue_url(queue_url)
-    if not (unchecked or queue_url == inline.URL):
-        _check(method, arguments, module, app_dir)
-    sent = producer.enqueue(
-        method,
-        arguments,
-        delay_seconds=delay_seconds,
-        group=group,
-        context=dict(_pair(word) for word in context),
-        queue_url=queue_url,
-    )
-    click.echo(sent)
+        check_queue_url(how["queue_url"])
+        if not unchecked:
+            _check(method, arguments, module, app_dir)
+    click.echo(producer.enqueue(method, arguments, context=dict(map(_pair, context)), **how))
 
 
 @click.command()
