@@ -47,7 +47,7 @@ lowest: .venv/ready  ## unit and contract tests with the oldest run-time depende
 	$(PYTHON) -m venv --clear .cache/lowest
 	$(PIP) --python .cache/lowest --resolution lowest-direct .
 	$(PIP) --python .cache/lowest --group unit
-	.cache/lowest/bin/python -m pytest -q -p no:randomly tests/unit tests/contract
+	.cache/lowest/bin/python -m pytest -q -n 3 -p no:randomly tests/unit tests/contract
 
 pythons: .venv/ready  ## the unit tests on every CPython from 3.11 to 3.14 that is found here
 	$(BIN)/python tests/pythons.py $(PYTHONS)

@@ -33,7 +33,7 @@ def run(version, python):
     subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", python, folder], check=True, cwd=ROOT)
     subprocess.run([*uv, *install, "--group", "unit", "--editable", "."], check=True, cwd=ROOT)
     print(f"Python {version}, {python}:", flush=True)
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit"]
+    words = ["-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/unit"]
     return subprocess.run([folder / "bin" / "python", *words], check=False, cwd=ROOT).returncode
 
 
