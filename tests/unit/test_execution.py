@@ -304,5 +304,6 @@ def test_where_around_gives_no_context_manager_jobs_are_kept_for_the_next_start(
         raise AroundBroken("--around 'web:app' gave 5")
 
     for _ in range(3):
-        assert 22 <= run(lambda: None, around=around).release_seconds <= 30
+        ended = run(lambda: None, around=around)
+        assert (ended.name, 22 <= ended.release_seconds <= 30) == ("around_broken", True)
     assert {line["error"] for line in events.named("around.broken")} == {"--around 'web:app' gave 5"}

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -130,7 +131,7 @@ class Execution:
         """Keep what no job of this app can run now for its next start: said once a minute, tried again late."""
         if self._says_all or self._is_news("--around"):
             self._log.error("around.broken", error=str(error))
-        return outcome.unknown_method(delivery.attempt, self._attempts_max)
+        return replace(outcome.unknown_method(delivery.attempt, self._attempts_max), name="around_broken")
 
     def _refused(self, name: str, delivery: Delivery, error: Exception, **more: object) -> Outcome:
         refused = outcome.failed(name, delivery.attempt, self._attempts_max)
