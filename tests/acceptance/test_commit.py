@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True),
 ]
 #: Full size: OUTBOX_ORDERS=5000 REPEATED_JOBS=1000.
-ORDERS, JOBS = int(os.environ.get("OUTBOX_ORDERS", "250")), int(os.environ.get("REPEATED_JOBS", "100"))
+ORDERS, JOBS = int(os.environ.get("OUTBOX_ORDERS", "150")), int(os.environ.get("REPEATED_JOBS", "60"))
 KILLS = 12
 PLACE = """
 import sys

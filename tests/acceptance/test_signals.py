@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True),
 ]
 
-ROUNDS = int(os.environ.get("SIGNAL_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("SIGNAL_ROUNDS", "4"))
 JOBS = """
 import multiprocessing, subprocess, sys, threading
 def threads():
