@@ -17,8 +17,6 @@ worker_tmp_dir = os.environ.get("RUN_DIR", "/tmp")
 control_socket_disable = True
 #: What a pipe takes whole, whoever else writes to it (POSIX: PIPE_BUF).
 LINE_BYTES_MAX = 4_096
-
-
 CUT = " ...[cut]... "
 
 

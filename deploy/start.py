@@ -51,7 +51,7 @@ NO_NEWS = "without any HTTP authentication checking"
 def run():
     environment = {**DEFAULTS, **os.environ}
     stop_seconds = int(environment["STOP_SECONDS"])
-    int(environment["JOBRUNNER_PROCESSES"])
+    programs = 2 + int(environment["JOBRUNNER_PROCESSES"])  # its listener, the web server, the workers
     web_seconds = max(1, stop_seconds - WORKER_SECONDS - GUNICORN_SECONDS - SPARE_SECONDS)
     environment |= {"WEB_STOP_SECONDS": str(web_seconds), "WEB_KILL_SECONDS": str(web_seconds + GUNICORN_SECONDS)}
     folder = Path(environment["RUN_DIR"])
@@ -61,8 +61,7 @@ def run():
     relay(folder / LOG)
     config = Path(__file__).with_name("supervisord.conf")
     supervisord = subprocess.Popen(["supervisord", "--configuration", config], env=environment)
-    # Its listener, the web server, the workers.
-    code = supervise(supervisord, 2 + int(environment["JOBRUNNER_PROCESSES"]))
+    code = supervise(supervisord, programs)
     if code < 0:  # killed, by the out-of-memory killer maybe: nobody else tells its programs
         say("supervisor.died", f"supervisord ended by {signal.Signals(-code).name}: its programs are told to stop")
         tell_the_rest()

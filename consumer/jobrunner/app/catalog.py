@@ -56,14 +56,11 @@ class Job:
 
     def _unknown(self, params: Params) -> list[str]:
         """List the params that it does not know: a misspelt one says more than the one that is missing for it."""
-        kinds = {parameter.kind for parameter in self.signature.parameters.values()}
-        if isinstance(params, list) or Kind.VAR_KEYWORD in kinds:
+        kinds = {name: parameter.kind for name, parameter in self.signature.parameters.items()}
+        if isinstance(params, list) or Kind.VAR_KEYWORD in kinds.values():
             return []
-        return [str(name) for name in params if name not in self._names()]
-
-    def _names(self) -> set[str]:
         by_name = (Kind.POSITIONAL_OR_KEYWORD, Kind.KEYWORD_ONLY)
-        return {name for name, parameter in self.signature.parameters.items() if parameter.kind in by_name}
+        return [str(name) for name in params if kinds.get(name) not in by_name]
 
 
 class Catalog:

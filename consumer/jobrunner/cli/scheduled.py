@@ -56,7 +56,7 @@ def show(queue_url: str, job_id: str) -> None:
     """
     found = _open(queue_url).get(job_id)
     if found is None:
-        raise SettingsError(f"no job {job_id!r} waits for its time: it is on the queue, done, or was cancelled")
+        raise _waits_no_more(job_id)
     document = {"id": found.id, "at": found.at.isoformat(), "group": found.group, "body": json.loads(found.body)}
     click.echo(json.dumps(document, indent=2))
 
@@ -74,8 +74,12 @@ def cancel(queue_url: str, job_id: str) -> None:
     from jobrunner.sending import later
 
     if not later.cancel(job_id, queue_url=queue_url):
-        raise SettingsError(f"no job {job_id!r} waits for its time: it is on the queue, done, or was cancelled")
+        raise _waits_no_more(job_id)
     click.echo("cancelled")
+
+
+def _waits_no_more(job_id: str) -> SettingsError:
+    return SettingsError(f"no job {job_id!r} waits for its time: it is on the queue, done, or was cancelled")
 
 
 def _open(queue_url: str) -> "Schedules":
