@@ -98,13 +98,13 @@ def jars():
     return CACHE
 
 
-def wait_for(condition, seconds=20, what="the condition"):
+def wait_for(condition, seconds=60, what="the condition"):
     """Wait until a condition holds; returns its value, or fails at the deadline."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds} s for {what() if callable(what) else what}")
-        time.sleep(0.02)
+        time.sleep(0.05)
     return value
 
 

@@ -46,7 +46,7 @@ class Worker:
             if line.get("event") == event and all(line.get(key) == value for key, value in having.items())
         ]
 
-    def wait(self, event, count=1, seconds=20, **having):
+    def wait(self, event, count=1, seconds=60, **having):
         """Wait for so many lines of a kind; returns them."""
         return wait_for(
             lambda: len(self.named(event, **having)) >= count and self.named(event, **having),
@@ -57,7 +57,7 @@ class Worker:
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
 
-    def end(self, seconds=20):
+    def end(self, seconds=60):
         """Wait for the end; returns the exit code."""
         code = self.process.wait(seconds)
         self._reader.join(seconds)

@@ -58,16 +58,18 @@ def shop(app, postgres, monkeypatch):
 def test_no_order_is_without_its_job_whenever_the_process_is_killed(shop, postgres):
     """Killed at random times, many of them between a commit and its send; what was left the cron's job sends."""
     kills = [random.randrange(ORDERS) for _ in range(KILLS)]
-    while (placed := postgres.ask("SELECT count(*) FROM orders")[0][0]) < ORDERS:
+    looking = psycopg.connect(shop.database, autocommit=True)
+    while (placed := orders(looking)) < ORDERS:
         command = [sys.executable, "-c", PLACE, str(placed), str(ORDERS)]
         process = subprocess.Popen(command, env={**os.environ, **shop.env})
         at = min((kill for kill in kills if kill > placed), default=None)
         while process.poll() is None and at is not None:
-            if postgres.ask("SELECT count(*) FROM orders")[0][0] >= at:
+            if orders(looking) >= at:
                 time.sleep(random.uniform(0, 0.01))
                 process.kill()
                 break
         process.wait(300)
+    looking.close()
     with psycopg.connect(shop.database) as connection:  # and one that died just after its commit
         connection.execute("INSERT INTO orders VALUES (%s)", [ORDERS])
         params = psycopg.types.json.Jsonb({"number": ORDERS})
@@ -83,6 +85,10 @@ def test_no_order_is_without_its_job_whenever_the_process_is_killed(shop, postgr
     repeats = sum(map(len, ids.values())) - len(ids)
     assert repeats <= KILLS
     print(f"{ORDERS} orders, {KILLS} kills, {repeats} sent twice")
+
+
+def orders(connection):
+    return connection.execute("SELECT count(*) FROM orders").fetchone()[0]
 
 
 def received(url):
@@ -106,4 +112,4 @@ def test_a_job_that_comes_three_times_has_its_effect_once(shop, postgres):
     worker.wait("job.done", len(calls), seconds=240)
     effects = Counter(cents for (cents,) in postgres.ask("SELECT cents FROM accounts"))
     assert effects == {100: accounts}
-    wait_for(lambda: shop.counts() == (0, 0, 0), 20)
+    wait_for(lambda: shop.counts() == (0, 0, 0))

@@ -43,7 +43,7 @@ def test_the_status_file_says_that_the_worker_stops(app, tmp_path):
     app.write_jobs("def leak(): HOARD.append(bytearray(200_000_000))\nHOARD = []\n")
     worker = app.consume("--status-file", status, "--max-memory-mb", 150)
     app.enqueue(("nap", {"seconds": 9}), ("leak", {}))
-    wait_for(lambda: status.exists() and json.loads(status.read_text())["state"] == "stopping", 20)
+    wait_for(lambda: status.exists() and json.loads(status.read_text())["state"] == "stopping")
     assert worker.end(20) == 9
     assert len(worker.named("memory.limit")) == 1
 
@@ -59,7 +59,7 @@ def test_a_reader_that_does_not_read_holds_neither_jobs_nor_the_stop(app, jobs_l
     try:
         app.enqueue(*[("say" if jobs_log else "note", [] if jobs_log else ["said"])] * 400)
         wait_for(lambda: len(app.notes()) == 400, 60, lambda: str(len(app.notes())))
-        wait_for(lambda: app.counts() == (0, 0, 0), 20)
+        wait_for(lambda: app.counts() == (0, 0, 0))
         app.enqueue(("nap", {"seconds": 30}))
         wait_for(lambda: "start nap" in app.notes())
         started = time.monotonic()
@@ -79,7 +79,7 @@ def test_an_around_that_gives_no_context_manager_is_said_once_and_keeps_every_jo
     worker = app.consume("--around", "jobs:around")
     (line,) = worker.wait("around.broken")
     assert "--around 'jobs:around' gave 5, which is no context manager" in line["error"]
-    wait_for(lambda: app.counts()[0] == 0, 20)
+    wait_for(lambda: app.counts()[0] == 0)
     assert worker.stop()[0] == 0
     assert len(worker.named("around.broken")) == 1
     app.consume()

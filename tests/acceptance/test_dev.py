@@ -127,7 +127,7 @@ def test_each_queue_has_a_consumer_and_few_attempts_make_dead_letters_soon(dev, 
     enqueue("fail")
     worker.wait("job.done", method="ok")
     worker.wait("job.given_up", method="fail")
-    wait_for(lambda: counts(printed["JOBRUNNER_QUEUE_URL"], dead=True) == (1, 0, 0), 20)
+    wait_for(lambda: counts(printed["JOBRUNNER_QUEUE_URL"], dead=True) == (1, 0, 0))
 
 
 @pytest.mark.long

@@ -79,7 +79,7 @@ def test_a_last_attempt_asks_the_queue_for_nothing_and_a_delete_that_fails_is_tr
     started(last, "x")
     proxy.fault("denied", actions=["GetQueueAttributes"])
     proxy.fault("unavailable", actions=["DeleteMessageBatch"])
-    wait_for(lambda: "end x" in last.notes(), 10)
+    wait_for(lambda: "end x" in last.notes())
     worker.wait("sqs.outage", action="delete")
     time.sleep(6)
     proxy.end_faults()
@@ -94,7 +94,7 @@ def test_a_neighbour_over_its_limit_does_not_end_a_last_attempt(last):
     pid = int(started(last, "x")[0][2])
     assert worker.end(30) == 6
     assert psutil.pid_exists(pid)
-    wait_for(lambda: "end x" in last.notes(), 20, last.notes)
+    wait_for(lambda: "end x" in last.notes(), 60, last.notes)
     wait_for(lambda: not psutil.pid_exists(pid))
     assert last.counts(dead=True) == (0, 0, 0)
     assert sum(last.counts()) == 1, "what hung waits for its second attempt"
@@ -107,7 +107,7 @@ def test_its_own_limit_ends_it_with_its_stack(last):
     (line,) = worker.wait("job.timed_out", seconds=10)
     assert "threading.Event().wait()" in line["stack"]
     wait_for(lambda: not psutil.pid_exists(pid))
-    wait_for(lambda: sum(last.counts(dead=True)) == 1 or not last.counts()[1], 20)
+    wait_for(lambda: sum(last.counts(dead=True)) == 1 or not last.counts()[1])
     assert worker.stop()[0] == 0, "and only it"
 
 
@@ -205,7 +205,7 @@ def test_an_app_folder_that_is_swapped_is_not_the_jobs_failure(last):
     worker.wait("job.failed")
     app_dir.rename(last.folder / "old")
     worker.wait("alone.not_started", seconds=BACKOFF_SECONDS)
-    wait_for(lambda: counts(last.queue_url) == (0, 0, 0) or sum(counts(last.queue_url, dead=True)), 20)
+    wait_for(lambda: counts(last.queue_url) == (0, 0, 0) or sum(counts(last.queue_url, dead=True)))
 
 
 def test_the_last_failure_is_said_and_a_dead_letter_at_once(last):
@@ -216,5 +216,5 @@ def test_the_last_failure_is_said_and_a_dead_letter_at_once(last):
     _, final = worker.named("job.failed")
     assert (final["retry_seconds"], final["attempts_max"]) == (None, 2)
     assert given_up["pid"] == final["pid"] != worker.process.pid
-    wait_for(lambda: last.counts(dead=True) == (1, 0, 0), 20)
+    wait_for(lambda: last.counts(dead=True) == (1, 0, 0))
     assert not [line for line in worker.lines if line["event"].startswith("worker.sto")]

@@ -52,7 +52,7 @@ def test_one_line_at_each_end_few_requests_between_and_work_within_5_s(app, work
     proxy.accept() if kind == "refuse" else proxy.end_faults()
     app.enqueue(("note", ["after"]))
     wait_for(lambda: "after" in app.notes(), 5, lambda: str(worker))
-    wait_for(lambda: app.counts() == (0, 0, 0), 20, lambda: f"{app.counts()} {worker}")
+    wait_for(lambda: app.counts() == (0, 0, 0), 60, lambda: f"{app.counts()} {worker}")
     worker.wait("sqs.recovered")
     assert len(worker.named("sqs.outage")) == len(worker.named("sqs.recovered")) == 1, str(worker)
     during = [action for action in proxy.between(started + 1, ended) if actions is None or action in actions]
@@ -80,7 +80,7 @@ def test_a_queue_deleted_and_created_again_is_found_again(app, worker, server_ur
     worker.wait("sqs.outage")
     sqs.create_queue(QueueName=name, Attributes=attributes)
     app.enqueue(("note", ["again"]))
-    wait_for(lambda: "again" in app.notes(), 10, lambda: str(worker))
+    wait_for(lambda: "again" in app.notes(), 60, lambda: str(worker))
     worker.wait("sqs.recovered")
 
 

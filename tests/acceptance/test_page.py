@@ -62,11 +62,11 @@ def upload(page, *files):
 def test_pictures_become_thumbnails_by_themselves(page, box):
     colors = ["tomato", "gold", "seagreen", "steelblue", "orchid"]
     upload(page, *[picture(color, name=f"{color}.png") for color in colors])
-    expect(page.locator("li.task.done img")).to_have_count(5, timeout=20_000)
+    expect(page.locator("li.task.done img")).to_have_count(5, timeout=60_000)
     page.click("text=Write the newsletter now")
-    expect(page.locator("section[aria-label=Newsletters] li")).to_have_count(3, timeout=20_000)
+    expect(page.locator("section[aria-label=Newsletters] li")).to_have_count(3, timeout=60_000)
     page.click("text=Make a job fail")
-    expect(page.locator("li.task.failed")).to_contain_text("stumbled on attempt 1", timeout=20_000)
+    expect(page.locator("li.task.failed")).to_contain_text("stumbled on attempt 1", timeout=60_000)
     for image in page.locator("li.task img").all():
         assert image.evaluate("image => image.naturalWidth") == 320
     if os.environ.get("SCREENSHOT"):
@@ -86,19 +86,17 @@ def test_restart_and_kill_in_the_middle_lose_nothing(page, box):
     wait_for(lambda: counts(box.env["JOBRUNNER_QUEUE_URL"]) == (0, 0, 0), 30)
 
 
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("<script>alert(1)</script>.png", b"not a picture"),
-        ("../../etc/passwd", b"GIF89a"),
-        ("empty.png", b"x"),
-        ("huge.png", b"x" * (11 * 1024 * 1024)),
-    ],
-)
-def test_what_is_no_picture_is_refused_with_the_reason(page, box, name, data):
-    upload(page, {"name": name, "mimeType": "image/png", "buffer": data})
-    expect(page.locator("[role=alert]")).to_contain_text("MB" if len(data) > 10**7 else "not a picture", timeout=10_000)
-    assert page.locator("li.task").count() == 0
+def test_what_is_no_picture_is_refused_with_the_reason(page, box):
+    for name, data, reason in [
+        ("<script>alert(1)</script>.png", b"not a picture", "not a picture"),
+        ("huge.png", b"x" * (11 * 1024 * 1024), "MB"),
+        ("../../etc/passwd", b"GIF89a", "not a picture"),
+        ("empty.png", b"x", "not a picture"),
+    ]:
+        page.goto(f"http://127.0.0.1:{box.port}/")
+        upload(page, {"name": name, "mimeType": "image/png", "buffer": data})
+        expect(page.locator("[role=alert]")).to_contain_text(reason, timeout=60_000)
+        assert page.locator("li.task").count() == 0
 
 
 def test_a_decompression_bomb_stays_folded(page):
@@ -115,6 +113,6 @@ def test_the_page_works_without_javascript_and_is_labelled(browser, box):
     page.get_by_label("Pictures").set_input_files([picture()])
     with page.expect_navigation():  # a reload in the middle of the form's own way there is an error
         page.get_by_role("button", name="Make thumbnails").click()
-    wait_for(lambda: page.reload() and page.locator("li.task.done img").count() == 1, 20)
+    wait_for(lambda: page.reload() and page.locator("li.task.done img").count() == 1)
     assert page.locator("li.task img").get_attribute("alt") == "Thumbnail of cat.png"
     page.close()

@@ -157,22 +157,22 @@ def test_a_deploy_makes_no_dead_letter_of_a_last_attempt(container, tmp_path, el
     wait_for(lambda: "started" in notes.read_text(), 30)
     if how == "restart":
         assert "started" in box.ctl("restart", "jobrunner:*")
-        wait_for(lambda: "ended" in notes.read_text(), 20)
+        wait_for(lambda: "ended" in notes.read_text())
     else:
         os.kill(box.process.pid, signal.SIGTERM)
         assert box.process.wait(20) == 0
         assert "ended" in notes.read_text(), "it had the rest of the stop time"
-    wait_for(lambda: counts(url) == (0, 0, 0), 20)
+    wait_for(lambda: counts(url) == (0, 0, 0))
     assert counts(url, dead=True) == (0, 0, 0)
 
 
 def test_a_worker_that_is_killed_leaves_a_line_that_says_how(container, tmp_path):
     box = container(APP_DIR=app_of(tmp_path, WEB), NOTES=str(tmp_path / "notes")).wait_until_up()
     os.kill(box.worker_pids()[0], signal.SIGKILL)
-    wait_for(lambda: "terminated by SIGKILL" in box.log.read_text(), 10)
+    wait_for(lambda: "terminated by SIGKILL" in box.log.read_text())
     (line,) = [json.loads(line) for line in box.log.read_text().splitlines() if "SIGKILL" in line and "exited" in line]
     assert (line["event"], "jobrunner" in line["text"]) == ("supervisor.said", True)
-    wait_for(lambda: "worker.killed" in box.log.read_text(), 20)
+    wait_for(lambda: "worker.killed" in box.log.read_text())
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.5])

@@ -18,9 +18,9 @@ from servers import ROOT, ElasticMQ, counts, make_queue, skipping_what_is_not_he
 from jobrunner import enqueue_many
 
 FULL = bool(os.environ.get("TORTURE"))
-JOBS = 5_000 if FULL else 400
-KILLS = 100 if FULL else 8
-FAULTS = 200 if FULL else 5
+JOBS = 5_000 if FULL else 250
+KILLS = 100 if FULL else 5
+FAULTS = 200 if FULL else 3
 PROCESSES = 4
 VISIBILITY_SECONDS = 10
 KINDS = ("reset", "unavailable", "throttle", "lost")
@@ -122,9 +122,9 @@ def test_every_job_runs_whatever_is_killed_and_whatever_fails(box, proxy):
     kills, interrupted = 0, 0
     extra = JOBS
     while kills < KILLS or min(proxy.injected[kind] for kind in KINDS) < FAULTS:
-        if counts(url)[0] < 100:  # keep them busy until all is inflicted
-            enqueue_many([("work", [extra + n, 0.5]) for n in range(200)], queue_url=url)
-            extra += 200
+        if counts(url)[0] < 60:  # keep them busy until all is inflicted
+            enqueue_many([("work", [extra + n, 0.5]) for n in range(100)], queue_url=url)
+            extra += 100
         hit = kill_one(box) if kills < KILLS else 0
         kills += bool(hit)
         interrupted += hit
@@ -150,9 +150,9 @@ def test_every_job_runs_whatever_is_killed_and_whatever_fails(box, proxy):
 @pytest.mark.parametrize("box", [8], indirect=True)
 def test_restart_under_load_starts_every_interrupted_job_elsewhere_within_2_s(box):
     url = box.env["JOBRUNNER_QUEUE_URL"]
-    wait_for(lambda: box.ctl("status", "jobrunner:*").count("RUNNING") == PROCESSES, 20, lambda: box.ctl("status"))
+    wait_for(lambda: box.ctl("status", "jobrunner:*").count("RUNNING") == PROCESSES, 60, lambda: box.ctl("status"))
     enqueue_many([("work", [n, 8]) for n in range(16)], queue_url=url)
-    wait_for(lambda: len(notes(box, "start")) == 16, 20)
+    wait_for(lambda: len(notes(box, "start")) == 16)
     victim = Counter(by for _, by, _ in notes(box, "start")).most_common(1)[0][0]
     interrupted = in_hand(box, victim)
     name = next(line.split()[0] for line in box.ctl("status").splitlines() if f"pid {victim}," in line)
@@ -169,12 +169,12 @@ def test_restart_under_load_starts_every_interrupted_job_elsewhere_within_2_s(bo
 
 def test_elasticmq_killed_and_started_again_is_recovered_from(box, elasticmq):
     url = box.env["JOBRUNNER_QUEUE_URL"]
-    enqueue_many([("work", [n, 0.3]) for n in range(300)], queue_url=url)
-    wait_for(lambda: len(notes(box, "end")) > 20, 20)
+    enqueue_many([("work", [n, 0.3]) for n in range(200)], queue_url=url)
+    wait_for(lambda: len(notes(box, "end")) > 20)
     time.sleep(1)
     elasticmq.kill()
     time.sleep(3)
     elasticmq.start()
-    wait_for(lambda: len({n for n, _, _ in notes(box, "end")}) == 300, 60, lambda: len(notes(box, "end")))
+    wait_for(lambda: len({n for n, _, _ in notes(box, "end")}) == 200, 60, lambda: len(notes(box, "end")))
     wait_for(lambda: counts(url) == (0, 0, 0), 40, lambda: counts(url))
     assert box.log.read_text().count("sqs.outage") >= 1

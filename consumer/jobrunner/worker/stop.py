@@ -26,7 +26,7 @@ from jobrunner.worker.stacks import Stacks
 #: How long running jobs may go on after SIGTERM, and the last requests after that: under 3 s in all.
 GRACE_SECONDS, SETTLE_SECONDS = 1.5, 1.0
 #: How soon a long poll of ours answers when what it waits for comes from ourselves.
-ECHO_SECONDS = 0.4
+ECHO_SECONDS = 0.7
 #: How often the stop looks whether the last job has ended.
 LOOK_SECONDS = 0.02
 
