@@ -42,6 +42,9 @@ class Postgres:
         create = [initdb, "-D", "data", "-U", "postgres", "-E", "UTF8", "--auth=trust", "--no-sync"]
         done = subprocess.run(create, check=False, capture_output=True, text=True, **options)
         assert done.returncode == 0, done.stderr
+        self._serve(postgres, options)
+
+    def _serve(self, postgres, options):
         where = ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-k", ""]
         with (self.folder / "log").open("w") as log:
             command = [postgres, "-D", "data", "-F", *where]
@@ -55,9 +58,10 @@ class Postgres:
             return False
 
     def ask(self, query):
-        """Run one statement; gives its rows."""
+        """Run one statement; gives its rows, if it has any."""
         with psycopg.connect(f"postgresql://{self.address}", autocommit=True) as connection:
-            return connection.execute(query).fetchall()
+            found = connection.execute(query)
+            return found.fetchall() if found.description else []
 
     def clients(self):
         """Give the application_name of each connection but the asking one."""
@@ -66,6 +70,12 @@ class Postgres:
     def drop_connections(self):
         """End every connection but the asking one."""
         self.ask(f"SELECT pg_terminate_backend(pid, 5000) {OTHERS}")
+
+    def restart(self):
+        """As a machine that loses its power and comes back."""
+        self.process.kill()
+        self.process.wait(STOP_SECONDS)
+        self._serve(program("postgres"), {"user": self.user, "cwd": self.folder, "env": {"PATH": os.environ["PATH"]}})
 
     def stop(self):
         if self.process:

@@ -14,7 +14,7 @@ def files(page):
     return {name[1]: text for name, text in named if name}
 
 
-def around(page):
+def told(page):
     """Give the flag with which a page's worker is started, as words; none where it needs none."""
-    said = re.search(r"jobrunner consume (--around \S+)`", page)
+    said = re.search(r"jobrunner consume (--(?:around|django) \S+)[`\n]", page)
     return said[1].split() if said else []

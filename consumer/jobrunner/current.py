@@ -18,13 +18,15 @@ class CurrentJob:
     """What a job may know of its delivery.
 
     `id` stays the same however often the call is sent or delivered: make it the idempotency key.
-    `message_id` is SQS's, new with each send. `attempt` counts from 1.
+    `message_id` is SQS's, new with each send. `attempt` counts from 1 to `attempts_max`, None where the queue
+    has no dead-letter queue.
     """
 
     id: str
     message_id: str
     method: str
     attempt: int
+    attempts_max: int | None = None
     sent_at: datetime
     scheduled_at: datetime | None
     context: dict[str, str]
@@ -36,13 +38,21 @@ class CurrentJob:
         return self._is_stopping()
 
     @classmethod
-    def of(cls, call: Call, delivery: Delivery, *, is_stopping: Callable[[], bool] = _never) -> "CurrentJob":
+    def of(
+        cls,
+        call: Call,
+        delivery: Delivery,
+        *,
+        attempts_max: int | None = None,
+        is_stopping: Callable[[], bool] = _never,
+    ) -> "CurrentJob":
         """Make it from what the message asks and how it came."""
         return cls(
             id=call.id or delivery.message_id,
             message_id=delivery.message_id,
             method=call.method,
             attempt=delivery.attempt,
+            attempts_max=attempts_max,
             sent_at=datetime.fromtimestamp(delivery.sent_at, UTC),
             scheduled_at=datetime.fromisoformat(call.scheduled_at) if call.scheduled_at else None,
             context=call.context,

@@ -27,7 +27,7 @@ EXIT_REASONS = {
     ExitCode.STOPPED: "stopped as asked: SIGTERM, SIGINT, or the queue was empty with --stop-when-empty",
     ExitCode.UNEXPECTED: "the dead-man's switch (a job held the interpreter), or an error nobody foresaw",
     ExitCode.SETTINGS: "a flag, an argument or an environment variable is missing or wrong",
-    ExitCode.APP: "the jobs module or the --around callable could not be loaded",
+    ExitCode.APP: "the jobs module, Django or the --around callable could not be loaded",
     ExitCode.NO_QUEUE: "the queue does not exist, or may not be seen",
     ExitCode.ACCESS: "credentials are missing, expired or lack a permission",
     ExitCode.JOB_TIMEOUT: "a job outlived --job-timeout",

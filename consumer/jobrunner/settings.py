@@ -11,6 +11,8 @@ from jobrunner.errors import SettingsError
 #: AWS: a message may be hidden for 12 hours at most, and a receive may wait 20 s at most.
 VISIBILITY_SECONDS_MAX = 43_200
 WAIT_SECONDS_MAX = 20
+#: Where jobs are unless somebody says otherwise.
+MODULE = "jobs"
 #: Below this there is no room for renewals and the dead-man's switch before a lease ends.
 VISIBILITY_SECONDS_MIN = 10
 #: Of the visibility timeout: a job may hold the interpreter for so long. The heartbeat arms the switch anew
@@ -23,8 +25,9 @@ class Settings:
     """The options of `jobrunner consume`; raises SettingsError naming the value and the cure."""
 
     queue_url: str
-    module: str = "jobs"
+    module: str = MODULE
     app_dir: Path = field(default_factory=Path)
+    django: str | None = None
     around: str | None = None
     threads: int = 8
     job_timeout_seconds: int = 3600
@@ -41,8 +44,7 @@ class Settings:
     def variables(self) -> dict[str, str]:
         """Give what the app's own code and the programs it starts should know as well, by its variables."""
         told = {"QUEUE_URL": self.queue_url, "MODULE": self.module, "APP_DIR": str(self.app_dir.resolve())}
-        if self.around:
-            told["AROUND"] = self.around
+        told |= {name: given for name, given in (("AROUND", self.around), ("DJANGO", self.django)) if given}
         return {f"JOBRUNNER_{name}": value for name, value in told.items()}
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 from unittest.mock import patch
 
-from jobrunner.app.around import load_around
+from jobrunner.app.loading import load_around
 from jobrunner.message import decode
 from jobrunner.sending import inline, producer
 from jobrunner.sending.how import How
@@ -59,7 +59,7 @@ class Jobs(list[Enqueued]):
         each other without end.
         """
         reference = around or os.environ.get("JOBRUNNER_AROUND")
-        entered = load_around(reference) if reference else None
+        entered = load_around(reference)
         for _ in range(RUNS_MAX):
             job = next((job for job in self if delayed or not (job.delay_seconds or job.at)), None)
             if job is None:

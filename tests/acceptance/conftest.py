@@ -6,6 +6,7 @@ import pytest
 from databases import Postgres
 from proxy import Proxy
 from servers import counts, skipping_what_is_not_here, wait_for
+from shops import Shop
 from workers import Worker
 
 from jobrunner import enqueue_many
@@ -97,8 +98,27 @@ def proxy(server_url):
 
 
 @pytest.fixture
-def postgres():
+def shop(request, app, postgres):
+    shop = Shop(request.param, app, postgres)
+    try:
+        wait_for(shop.is_up, what="the web server")
+        yield shop
+    finally:
+        shop.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
     with skipping_what_is_not_here():
         server = Postgres().start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def postgres(postgres_server):
+    """One server for all, empty for each."""
+    yield postgres_server
+    postgres_server.drop_connections()
+    postgres_server.ask("DROP SCHEMA public CASCADE")
+    postgres_server.ask("CREATE SCHEMA public")

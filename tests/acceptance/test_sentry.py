@@ -77,9 +77,9 @@ def test_each_failure_is_told_once_with_its_own_tags_also_from_a_last_attempt(ap
         name: enqueue(name, context={"request_id": f"request of {name}"}, queue_url=app.queue_url)
         for name in ("fail", "fail_async")
     }
-    worker = app.consume(*pages.around(PAGE), env={"SENTRY_DSN": address})
+    worker = app.consume(*pages.told(PAGE), env={"SENTRY_DSN": address})
     worker.wait("job.failed", 4, seconds=60)
-    wait_for(lambda: len(told) == 4, 20, lambda: told)
+    wait_for(lambda: len(told) == 4, 60, lambda: told)
     found = [(event["transaction"], event["exception"]["values"][-1]["value"], event["tags"]) for event in told]
     for name, error in (("fail", "plain in shop"), ("fail_async", "async in shop")):
         for attempt in "12":

@@ -6,7 +6,7 @@ import textwrap
 import pytest
 
 from jobrunner.app import catalog
-from jobrunner.app.around import load_around
+from jobrunner.app.loading import load_app, load_around
 from jobrunner.app.opening import open_app
 from jobrunner.errors import AppError, AppImportFailed, AroundBroken, BadParams, NoSuchModule, UnknownMethod
 
@@ -185,7 +185,7 @@ def test_a_folder_without_init_that_another_module_hides_is_refused(app, tmp_pat
     app({"shop/orders.py": "def ship(): pass\n", "elsewhere/shop/__init__.py": "def theirs(): pass\n"})
     sys.path.append(str(tmp_path / "elsewhere"))
     with pytest.raises(AppError, match=r"shop has no __init__\.py, .*elsewhere.*: add an empty one"):
-        catalog.load_app(tmp_path, "shop")
+        load_app(app_dir=tmp_path, module="shop")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_folder_without_init_that_another_module_hides_is_refused(app, tmp_pat
 def test_other_folders_without_init_are_in_nobodys_way(app, tmp_path, files, module, job):
     app({name: text or "def ship(): pass\n" for name, text in files.items()})
     sys.path.append(str(tmp_path / "elsewhere"))
-    assert list(catalog.load_app(tmp_path, module).jobs) == [job]
+    assert list(load_app(app_dir=tmp_path, module=module).jobs) == [job]
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,10 @@ def test_a_visibility_timeout_of_the_flag_is_mended_at_the_flag():
 
 @pytest.mark.parametrize(("offset_seconds", "level"), [(-1200, "error"), (60, "warn"), (0, "ok")])
 def test_a_clock_that_is_off_is_named_also_where_sqs_calls_it_a_wrong_signature(monkeypatch, offset_seconds, level):
+    date = formatdate(time.time() - offset_seconds, usegmt=True)
     answer = {
         "Attributes": GOOD,
-        "ResponseMetadata": {"HTTPHeaders": {"date": formatdate(time.time() - offset_seconds)}, "HTTPStatusCode": 403},
+        "ResponseMetadata": {"HTTPHeaders": {"date": date}, "HTTPStatusCode": 403},
         "Error": {"Code": "SignatureDoesNotMatch", "Message": "Signature expired"},
     }
 

@@ -119,7 +119,9 @@ def test_the_file_is_found_beside_a_module_and_in_a_package_with_or_without_its_
     (tmp_path / "cron_package" / "__init__.py").touch()
     (tmp_path / "cron_module.py").touch()
     for name, folder in (("package", "cron_package"), ("namespace", "cron_namespace"), ("module", ".")):
-        assert file.beside(importlib.import_module(f"cron_{name}")) == tmp_path / folder / "crons.toml"
+        importlib.import_module(f"cron_{name}")
+        assert file.beside(f"cron_{name}", tmp_path) == tmp_path / folder / "crons.toml"
+    assert file.beside("cron_nowhere", tmp_path) == tmp_path / "crons.toml"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from jobrunner.settings import check_around
 Around = Callable[[], AbstractContextManager[Any]]
 
 
-def load_around(reference: str) -> Around:
+def named(reference: str) -> Around:
     """Import `module:callable`, which makes the context managers of `--around`; raises AppError or SettingsError."""
     check_around(reference)
     module_name, _, path = reference.partition(":")

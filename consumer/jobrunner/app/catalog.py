@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from jobrunner.app.opening import check_origin, import_module, open_app
+from jobrunner.app.opening import import_module
 from jobrunner.errors import BadParams, UnknownMethod
 
 #: From Python 3.14 on annotations are evaluated when asked for, and may name what only type checkers import.
@@ -22,6 +21,8 @@ LAZILY: dict[str, Any] = (
 )
 Params = dict[str, Any] | list[Any]
 Kind = inspect.Parameter
+#: Where Django, or its backport, has the class of its tasks: it is not imported to look for them.
+DJANGO_TASKS = ("django.tasks.base", "django_tasks.base")
 #: So many names are listed where none is like the one asked for.
 NAMES_SHOWN = 10
 
@@ -66,8 +67,11 @@ class Job:
 class Catalog:
     """What may be called, and what may not and why."""
 
-    def __init__(self, *, module: str, jobs: Mapping[str, Job], left_out: Mapping[str, str]) -> None:
+    def __init__(
+        self, *, module: str, jobs: Mapping[str, Job], left_out: Mapping[str, str], django: str | None = None
+    ) -> None:
         self.module = module
+        self._place = f"module {module!r}" + (f" and the tasks of {django!r}" if django else "")
         self.jobs = jobs
         self.left_out = left_out
 
@@ -75,7 +79,7 @@ class Catalog:
         """Look a name up; raises UnknownMethod with near misses. Nothing is ever imported here."""
         job = self.jobs.get(method)
         if job is None:
-            raise UnknownMethod(f"no job {method!r} in module {self.module!r}; {self._hint(method)}")
+            raise UnknownMethod(f"no job {method!r} in {self._place}; {self._hint(method)}")
         return job
 
     def _hint(self, method: str) -> str:
@@ -95,35 +99,34 @@ def load(module_name: str) -> Catalog:
     """Import the app's module with all its submodules; raises NoSuchModule or AppImportFailed."""
     jobs: dict[str, Job] = {}
     left_out: dict[str, str] = {}
-    for module in _modules(module_name):
+    for module in modules(module_name):
         prefix = module.__name__[len(module_name) + 1 :]
-        for name, value in sorted(_public(module).items()):
+        for name, value in sorted(public(module).items()):
             method = f"{prefix}.{name}" if prefix else name
             reason = _reason_to_leave_out(value, module)
             if reason is None:
                 jobs[method] = Job.of(method, value)
-            elif isinstance(value, FunctionType) and not _is_imported(value, module):
+            elif _looks_like_a_job(value, module):
                 left_out[method] = reason
     return Catalog(module=module_name, jobs=jobs, left_out=left_out)
 
 
-def load_app(app_dir: Path, module_name: str) -> Catalog:
-    """Open the app and load its jobs; raises AppError. Call it when all of ours is imported."""
-    app_dir = app_dir.resolve()
-    open_app(app_dir)
-    check_origin(import_module(module_name), app_dir / module_name.replace(".", "/"))
-    return load(module_name)
+def is_django_task(value: object) -> bool:
+    """Tell whether a value is what Django's `@task` makes of a function."""
+    return any(each.__name__ == "Task" and each.__module__ in DJANGO_TASKS for each in type(value).__mro__)
 
 
-def _modules(name: str) -> Iterator[ModuleType]:
+def modules(name: str) -> Iterator[ModuleType]:
+    """Import a module and all public ones below it; raises NoSuchModule or AppImportFailed."""
     module = import_module(name)
     yield module
     for child in sorted(found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))):
         if not child.startswith("_"):
-            yield from _modules(f"{name}.{child}")
+            yield from modules(f"{name}.{child}")
 
 
-def _public(module: ModuleType) -> dict[str, Any]:
+def public(module: ModuleType) -> dict[str, Any]:
+    """Give what a module offers: what its `__all__` names, else what has no underscore in front."""
     named = getattr(module, "__all__", None)
     members = vars(module)
     if named is not None:
@@ -132,6 +135,8 @@ def _public(module: ModuleType) -> dict[str, Any]:
 
 
 def _reason_to_leave_out(value: object, module: ModuleType) -> str | None:
+    if is_django_task(value):
+        return "it is one of Django's tasks: `consume --django SETTINGS` runs those, by their dotted paths"
     if not isinstance(value, FunctionType):
         return "it is not a function"
     if value.__module__ != module.__name__:
@@ -141,6 +146,8 @@ def _reason_to_leave_out(value: object, module: ModuleType) -> str | None:
     return None
 
 
-def _is_imported(function: FunctionType, module: ModuleType) -> bool:
-    """Tell a plain import, which nobody takes for a job, from what a decorator made elsewhere."""
-    return function.__module__ != module.__name__ and "<locals>" not in function.__qualname__
+def _looks_like_a_job(value: Any, module: ModuleType) -> bool:
+    """Tell what somebody may take for a job, such as what a decorator made elsewhere, from a plain import."""
+    function = value.func if is_django_task(value) else value
+    is_here = getattr(function, "__module__", None) == module.__name__
+    return isinstance(function, FunctionType) and (is_here or "<locals>" in function.__qualname__)

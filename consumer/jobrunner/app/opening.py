@@ -37,9 +37,9 @@ def import_module(name: str) -> ModuleType:
             raise NoSuchModule(
                 f"no module {name!r} in {sys.path[0] or '.'}: name it with --module, or its folder with --app-dir"
             ) from None
-        raise _import_failed(name, error) from error
+        raise import_failed(name, error) from error
     except (Exception, SystemExit) as error:
-        raise _import_failed(name, error) from error
+        raise import_failed(name, error) from error
 
 
 def check_origin(module: ModuleType, folder: Path) -> None:
@@ -61,7 +61,8 @@ def check_not_patched() -> None:
         )
 
 
-def _import_failed(name: str, error: BaseException) -> AppImportFailed:
+def import_failed(name: str, error: BaseException) -> AppImportFailed:
+    """Make an error of what an import raised, with the app's own traceback."""
     # The importer's own frames say nothing about the app.
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     own = "".join(traceback.format_list(frames[1:]) + traceback.format_exception_only(error))

@@ -10,8 +10,7 @@ from jobrunner.cli import options
 from jobrunner.errors import ScheduleError
 
 place = options.of(
-    options.module,
-    options.app_dir,
+    options.app,
     options.crons_file,
     options.queue_url,
     click.option("--app", required=True, **options.variable("APP"), help="Name of the app."),
@@ -46,10 +45,9 @@ def crons() -> None:
 
 
 @crons.command("list")
-@options.module
-@options.app_dir
+@options.app
 @options.crons_file
-def list_(module: str, app_dir: Path, path: Path | None) -> None:
+def list_(**app: Any) -> None:
     """Show each cron: what, when in words, its next times.
 
     \b
@@ -58,7 +56,7 @@ def list_(module: str, app_dir: Path, path: Path | None) -> None:
     """
     from jobrunner import crons as room
 
-    found = _crons(module, app_dir, path)
+    found = _crons(**app)
     for line in room.describe(found):
         click.echo(line)
     if not found:
@@ -66,12 +64,11 @@ def list_(module: str, app_dir: Path, path: Path | None) -> None:
 
 
 @crons.command("next")
-@options.module
-@options.app_dir
+@options.app
 @options.crons_file
 @click.option("-n", "count", default=10, show_default=True, help="How many times of each cron.")
 @click.argument("names", nargs=-1, shell_complete=options.complete_crons)
-def next_(module: str, app_dir: Path, path: Path | None, count: int, names: tuple[str, ...]) -> None:
+def next_(count: int, names: tuple[str, ...], **app: Any) -> None:
     """Show the next times.
 
     A line each: first in UTC, then in the cron's own zone.
@@ -82,7 +79,7 @@ def next_(module: str, app_dir: Path, path: Path | None, count: int, names: tupl
     """
     from jobrunner import crons as room
 
-    for line in room.next_lines(room.select(_crons(module, app_dir, path), names), count):
+    for line in room.next_lines(room.select(_crons(**app), names), count):
         click.echo(line)
 
 
@@ -125,13 +122,12 @@ def apply(**options: Any) -> None:
 
 
 @crons.command("run")
-@options.module
-@options.app_dir
+@options.app
 @options.crons_file
 @options.queue_url
 @click.option("--reload", is_flag=True, help="Start again when a file under --app-dir changes.")
 @click.argument("name", required=False, shell_complete=options.complete_crons)
-def run_(module: str, app_dir: Path, path: Path | None, queue_url: str, name: str | None, *, reload: bool) -> None:
+def run_(queue_url: str, name: str | None, *, reload: bool, **app: Any) -> None:
     """Fire the file onto a local queue, where no EventBridge is.
 
     With NAME: that one, now.
@@ -146,21 +142,21 @@ def run_(module: str, app_dir: Path, path: Path | None, queue_url: str, name: st
     if reload:
         from jobrunner.laptop import reload as reloading
 
-        reloading.run_again_on_change(app_dir)
-    room.run(_crons(module, app_dir, path), name=name, queue_url=queue_url)
+        reloading.run_again_on_change(app["app_dir"])
+    room.run(_crons(**app), name=name, queue_url=queue_url)
 
 
-def _crons(module: str, app_dir: Path, path: Path | None) -> Any:
+def _crons(**app: Any) -> Any:
     from jobrunner import crons as room
 
-    return room.load(module=module, app_dir=app_dir, path=path)
+    return room.load(**app)
 
 
-def _changes(module: str, app_dir: Path, path: Path | None, *, prune: bool, **place: Any) -> Any:
+def _changes(*, prune: bool, path: Path | None, module: str, app_dir: Path, django: str | None, **place: Any) -> Any:
     from jobrunner import crons as room
 
     scheduler = room.reconciler(**place)
-    changes = scheduler.plan(_crons(module, app_dir, path), prune=prune)
+    changes = scheduler.plan(_crons(path=path, module=module, app_dir=app_dir, django=django), prune=prune)
     for line in room.plan_lines(changes):
         click.echo(line)
     return scheduler, changes

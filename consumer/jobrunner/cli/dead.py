@@ -4,8 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from jobrunner.operate.dead import DeadLetters
     from jobrunner.operate.queues import DeadLetter
 
-where = options.of(options.queue_url, options.module, options.app_dir)
+where = options.of(options.queue_url, options.app)
 which = options.of(
     click.argument("ids", nargs=-1, metavar="[ID]..."),
     click.option("--method", shell_complete=options.complete_methods, help="Those that call this method."),
@@ -33,7 +32,7 @@ def dead() -> None:
 @dead.command("list")
 @where
 @options.as_json
-def list_(queue_url: str, module: str, app_dir: Path, *, as_json: bool) -> None:
+def list_(queue_url: str, *, as_json: bool, **app: Any) -> None:
     """Group them by method and reason, with counts and ages.
 
     SQS keeps no reason: it is what today's code says of each message (malformed, unknown_method,
@@ -45,7 +44,7 @@ def list_(queue_url: str, module: str, app_dir: Path, *, as_json: bool) -> None:
       jobrunner dead list --queue-url https://sqs.eu-west-1.amazonaws.com/123456789012/jobs
     """
     letters = _open(queue_url)
-    groups = letters.groups(_jobs(module, app_dir))
+    groups = letters.groups(_jobs(**app))
     if as_json:
         click.echo(json.dumps([group.document() for group in groups]))
         return
@@ -58,7 +57,7 @@ def list_(queue_url: str, module: str, app_dir: Path, *, as_json: bool) -> None:
 @dead.command()
 @where
 @click.argument("wanted", metavar="ID")
-def show(queue_url: str, module: str, app_dir: Path, wanted: str) -> None:
+def show(queue_url: str, wanted: str, **app: Any) -> None:
     """Print one dead letter whole, as JSON.
 
     ID is the message's or its job's.
@@ -72,7 +71,7 @@ def show(queue_url: str, module: str, app_dir: Path, wanted: str) -> None:
     letter = _open(queue_url).find(wanted)
     if letter is None:
         raise SettingsError(f"no dead letter has the id {wanted!r}: jobrunner dead list --json has them all")
-    click.echo(json.dumps({"reason": room.reason_of(letter, _jobs(module, app_dir)), **letter.document()}, indent=2))
+    click.echo(json.dumps({"reason": room.reason_of(letter, _jobs(**app)), **letter.document()}, indent=2))
 
 
 @dead.command()
@@ -131,15 +130,15 @@ def _open(queue_url: str) -> "DeadLetters":
     return room.of(queue_url)
 
 
-def _jobs(module: str, app_dir: Path) -> "Catalog | None":
+def _jobs(**app: Any) -> "Catalog | None":
     """Load the app, for reasons only: it must not keep anybody from looking.
 
     After the queue was opened: what botocore imports late must not find the app's files of the same name.
     """
-    from jobrunner.app import catalog
+    from jobrunner.app.loading import load_app
 
     try:
-        return catalog.load_app(app_dir, module)
+        return load_app(**app)
     except AppError as error:
         click.echo(f"reasons are not known without the app: {error}", err=True)
         return None

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from jobrunner.settings import MODULE
+
 Option = Callable[[Any], Any]
 
 
@@ -28,20 +30,22 @@ def variable(name: str) -> dict[str, Any]:
     return {"envvar": f"JOBRUNNER_{name}", "show_envvar": True}
 
 
-def _from_app(ctx: click.Context, names: Callable[[str, Path], Any]) -> list[str]:
+def _from_app(ctx: click.Context, names: Callable[..., Any]) -> list[str]:
     """Complete from the app that the words so far point to; nothing where it does not load."""
-    module = ctx.params.get("module") or os.environ.get("JOBRUNNER_MODULE", "jobs")
-    app_dir = Path(ctx.params.get("app_dir") or os.environ.get("JOBRUNNER_APP_DIR", "."))
+    told: dict[str, Any] = {
+        name: ctx.params.get(name) or os.environ.get(f"JOBRUNNER_{name.upper()}", default)
+        for name, default in (("module", MODULE), ("app_dir", "."), ("django", None))
+    }
     with suppress(Exception), redirect_stdout(io.StringIO()):  # a completion must not say anything else
-        return list(names(module, app_dir))
+        return list(names(**told | {"app_dir": Path(told["app_dir"])}))
     return []
 
 
 def complete_methods(ctx: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:
     """Give the methods that begin so."""
-    from jobrunner.app import catalog
+    from jobrunner.app.loading import load_app
 
-    found = _from_app(ctx, lambda module, app_dir: catalog.load_app(app_dir, module).jobs)
+    found = _from_app(ctx, lambda **app: load_app(**app).jobs)
     return [name for name in found if name.startswith(incomplete)]
 
 
@@ -50,15 +54,13 @@ def complete_crons(ctx: click.Context, _argument: click.Parameter, incomplete: s
     from jobrunner import crons
 
     path = ctx.params.get("path")
-    found = _from_app(
-        ctx, lambda module, app_dir: [cron.name for cron in crons.load(module=module, app_dir=app_dir, path=path)]
-    )
+    found = _from_app(ctx, lambda **app: [cron.name for cron in crons.load(path=path, **app)])
     return [name for name in found if name.startswith(incomplete)]
 
 
 queue_url = click.option("--queue-url", default="", **variable("QUEUE_URL"), help="URL of the SQS queue.")
 module = click.option(
-    "--module", default="jobs", show_default=True, **variable("MODULE"), help="Module that holds the jobs."
+    "--module", default=MODULE, show_default=True, **variable("MODULE"), help="Module that holds the jobs."
 )
 app_dir = click.option(
     "--app-dir",
@@ -68,6 +70,14 @@ app_dir = click.option(
     type=click.Path(path_type=Path, resolve_path=True, exists=True, file_okay=False),
     help="Folder of the app's code, put first on sys.path.",
 )
+django = click.option(
+    "--django",
+    **variable("DJANGO"),
+    metavar="SETTINGS",
+    help="Django's settings, such as shop.settings: the tasks of its apps are jobs as well.",
+)
+#: Where the jobs are.
+app = of(module, app_dir, django)
 crons_file = click.option(
     "--crons",
     "path",
@@ -86,8 +96,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 #: What a worker is told: the fields of Settings.
 worker = of(
     queue_url,
-    module,
-    app_dir,
+    app,
     around,
     click.option(
         "--threads", default=8, show_default=True, **variable("THREADS"), help="Jobs that run at the same time."

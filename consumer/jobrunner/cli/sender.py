@@ -18,8 +18,7 @@ ODD = "   # takes anything: a helper, or a decorator without functools.wraps?"
 
 @click.command()
 @options.queue_url
-@options.module
-@options.app_dir
+@options.app
 @click.argument("method", shell_complete=options.complete_methods)
 @click.argument("params", metavar="[PARAMS_JSON]", default="{}")
 @click.option("--delay-seconds", type=int, help="Hide the job at first, 900 s at most; by default the queue's own.")
@@ -27,7 +26,15 @@ ODD = "   # takes anything: a helper, or a decorator without functools.wraps?"
 @click.option("--context", multiple=True, metavar="NAME=VALUE", help="Bound to every log line of the job; repeatable.")
 @click.option("--unchecked", is_flag=True, help="Send what the code here does not know, or would refuse.")
 def enqueue(
-    module: str, app_dir: Path, method: str, params: str, context: tuple[str, ...], *, unchecked: bool, **how: Any
+    module: str,
+    app_dir: Path,
+    django: str | None,
+    method: str,
+    params: str,
+    context: tuple[str, ...],
+    *,
+    unchecked: bool,
+    **how: Any,
 ) -> None:
     """Put one job on the queue and print its id.
 
@@ -49,38 +56,37 @@ def enqueue(
     else:
         check_queue_url(how["queue_url"])
         if not unchecked:
-            _check(method, arguments, module, app_dir)
+            _check(method, arguments, module=module, app_dir=app_dir, django=django)
     click.echo(producer.enqueue(method, arguments, context=dict(map(_pair, context)), **how))
 
 
 @click.command()
-@options.module
-@options.app_dir
-def methods(module: str, app_dir: Path) -> None:
+@options.app
+def methods(**app: Any) -> None:
     """Print what messages may call, with signatures.
 
     \b
     Example:
       jobrunner methods --module shop.jobs --app-dir /srv/app
     """
-    from jobrunner.app import catalog
+    from jobrunner.app.loading import load_app
 
-    found = catalog.load_app(app_dir, module)
+    found = load_app(**app)
     for job in found.jobs.values():
         click.echo(f"{job.method}{job.signature}{ODD if job.takes_anything() else ''}")
     if not found.jobs:
-        click.echo(f"{module} has no methods: write public functions in it, or name another --module", err=True)
+        click.echo(f"{found.module} has no methods: write public functions in it, or name another --module", err=True)
     for method, reason in found.left_out.items():
         click.echo(f"left out: {method}: {reason}", err=True)
 
 
-def _check(method: str, params: Any, module: str, app_dir: Path) -> None:
+def _check(method: str, params: Any, **app: Any) -> None:
     """Raise what the worker's code would say of the call, as far as that code is here."""
-    from jobrunner.app import catalog
+    from jobrunner.app.loading import load_app
 
     try:
         with redirect_stdout(sys.stderr):  # the id alone goes to stdout
-            found = catalog.load_app(app_dir, module)
+            found = load_app(**app)
     except NoSuchModule as error:
         click.echo(f"not checked: {error}", err=True)
         return
@@ -88,7 +94,9 @@ def _check(method: str, params: Any, module: str, app_dir: Path) -> None:
         click.echo(f"not checked, since the app does not load here: {error}", err=True)
         return
     finally:
-        if str(app_dir) in sys.path[:1]:  # what botocore imports late must not find the app's files of the same name
+        if (
+            str(app["app_dir"]) in sys.path[:1]
+        ):  # what botocore imports late must not find the app's files of the same name
             del sys.path[0]
     try:
         found.find(method).bind(params)

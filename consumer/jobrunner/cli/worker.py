@@ -107,8 +107,7 @@ def health(paths: tuple[Path, ...]) -> None:
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@options.module
-@options.app_dir
+@options.app
 @options.around
 @options.crons_file
 @click.option(

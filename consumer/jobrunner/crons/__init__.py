@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobrunner.app import catalog
+from jobrunner.app.loading import load_app
 from jobrunner.crons import file, ticker
 from jobrunner.crons.expression import Rate
 from jobrunner.crons.file import Cron
@@ -26,10 +26,10 @@ LEFT_ALONE = ("extra", "past")
 REMARKS = {"extra": " (not in the file; --prune deletes it)", "past": " (past, skipped)"}
 
 
-def load(*, module: str, app_dir: Path, path: Path | None) -> list[Cron]:
+def load(*, path: Path | None, module: str, app_dir: Path, django: str | None = None) -> list[Cron]:
     """Load the app and its schedule file; raises what either is wrong with."""
-    jobs = catalog.load_app(app_dir, module)
-    return file.load(path or file.beside(sys.modules[module]), jobs)
+    jobs = load_app(app_dir=app_dir, module=module, django=django)
+    return file.load(path or file.beside(module, app_dir), jobs)
 
 
 def select(crons: Sequence[Cron], names: Sequence[str]) -> list[Cron]:

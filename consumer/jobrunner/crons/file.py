@@ -1,13 +1,13 @@
 """crons.toml: one table per cron, checked against the catalog; main thread."""
 
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -69,9 +69,11 @@ class Cron:
         return list(islice(self.schedule.after(after), count)) if self.enabled else []
 
 
-def beside(module: ModuleType) -> Path:
-    """Name the file that belongs to a module: beside its code, or in its package."""
-    folders = [*getattr(module, "__path__", ()), *([str(Path(module.__file__).parent)] if module.__file__ else ())]
+def beside(module_name: str, app_dir: Path) -> Path:
+    """Name the file that belongs to a loaded module: beside its code, or in its package; else in the app's folder."""
+    module = sys.modules.get(module_name)
+    file = getattr(module, "__file__", None)
+    folders = [*getattr(module, "__path__", ()), *([Path(file).parent] if file else ()), app_dir]
     return Path(folders[0]) / FILE
 
 

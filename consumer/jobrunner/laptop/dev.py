@@ -22,7 +22,7 @@ from jobrunner.laptop.embedded import embedded_sqs
 from jobrunner.laptop.reload import PROGRAM
 from jobrunner.laptop.ticker import Ticker
 from jobrunner.queue.schedules import Place, Schedules
-from jobrunner.settings import check_around
+from jobrunner.settings import MODULE, check_around
 
 LOOK_SECONDS = 0.1
 #: Longer than a worker's own stop.
@@ -36,6 +36,7 @@ class Laptop:
 
     module: str
     app_dir: Path
+    django: str | None
     around: str | None
     crons: Path | None
     port: int
@@ -63,13 +64,13 @@ class Laptop:
         told = {"JOBRUNNER_QUEUE_URL": urls[0]}
         for name, url in list(zip(self.queues, urls, strict=True))[1:]:
             told[_variable(name)] = url
-        if self.module != "jobs":
-            told["JOBRUNNER_MODULE"] = self.module
-        if self.app_dir != Path.cwd():
-            told["JOBRUNNER_APP_DIR"] = str(self.app_dir)
-        if self.around:
-            told["JOBRUNNER_AROUND"] = self.around
-        return told
+        further = {
+            "MODULE": self.module if self.module != MODULE else None,
+            "APP_DIR": self.app_dir if self.app_dir != Path.cwd() else None,
+            "DJANGO": self.django,
+            "AROUND": self.around,
+        }
+        return told | {f"JOBRUNNER_{name}": str(value) for name, value in further.items() if value}
 
     def crons_file(self) -> Path:
         """Say where the schedule file is looked for: beside the module."""

@@ -2,14 +2,13 @@
 
 import configparser
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobrunner.app import catalog
-from jobrunner.app.around import load_around
+from jobrunner.app.catalog import Catalog
+from jobrunner.app.loading import load_app, load_around
 from jobrunner.crons import file
 from jobrunner.errors import AccessDenied, JobrunnerError, NoSuchModule, QueueError, QueueNotFound, SettingsError
 from jobrunner.operate import rules
@@ -149,7 +148,7 @@ def _permissions(queue: OperatedQueue) -> Iterator[Finding]:
 def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Finding]:
     module = options["module"]
     try:
-        jobs = catalog.load_app(options["app_dir"], module)
+        jobs = load_app(app_dir=options["app_dir"], module=module, django=options["django"])
     except NoSuchModule as error:
         cure = f"cd to the folder that holds {module}, or jobrunner check --module NAME --app-dir FOLDER"
         yield Finding("error", "module", str(error), "consume would not start", cure)
@@ -162,14 +161,13 @@ def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Findin
     yield from _tried(
         "around",
         options["around"],
-        lambda: load_around(options["around"]),
+        lambda: load_around(options["around"], django=options["django"]),
         "jobrunner consume --around MODULE:CALLABLE, such as web.app:app.app_context",
     )
-    yield from _crons(module, jobs, crons_path)
+    yield from _crons(crons_path or file.beside(module, options["app_dir"]), jobs)
 
 
-def _crons(module: str, jobs: catalog.Catalog, path: Path | None) -> Iterator[Finding]:
-    path = path or file.beside(sys.modules[module])
+def _crons(path: Path, jobs: Catalog) -> Iterator[Finding]:
     if path.name == file.FILE and not path.exists():
         yield Finding("ok", "crons", f"no {path}")
         return

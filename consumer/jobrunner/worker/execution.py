@@ -72,7 +72,8 @@ class Execution:
         except MalformedMessage as error:
             self._metrics.event("malformed")
             return self._refused("malformed", delivery, error)
-        current.running.set(current.CurrentJob.of(call, delivery, is_stopping=self._is_stopping))
+        job = current.CurrentJob.of(call, delivery, attempts_max=self._attempts_max, is_stopping=self._is_stopping)
+        current.running.set(job)
         return self._run_call(call, delivery)
 
     def _run_call(self, call: Call, delivery: Delivery) -> Outcome:

@@ -19,10 +19,9 @@ from typing import Any, NoReturn, Self
 
 from structlog.typing import FilteringBoundLogger
 
-from jobrunner.app import catalog
-from jobrunner.app.around import load_around
 from jobrunner.app.calling import Caller
 from jobrunner.app.coroutines import Coroutines
+from jobrunner.app.loading import load_app, load_around
 from jobrunner.errors import JobrunnerError, QueueError
 from jobrunner.message import Delivery
 from jobrunner.outcome import Outcome, failed
@@ -83,8 +82,9 @@ def main() -> NoReturn:
     try:
         # The queue first: what botocore imports late must be there before the app's files come first.
         queue = requests.working_queue(order.settings.queue_url, visibility_seconds=order.visibility_seconds)
-        jobs = catalog.load_app(order.settings.app_dir, order.settings.module)
-        around = load_around(order.settings.around) if order.settings.around else None
+        settings = order.settings
+        jobs = load_app(app_dir=settings.app_dir, module=settings.module, django=settings.django)
+        around = load_around(settings.around, django=settings.django)
     except JobrunnerError as error:
         log.critical("worker.refused", error=str(error), code=int(error.exit_code))
         sys.exit(error.exit_code)

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from structlog.typing import FilteringBoundLogger
 
-from jobrunner.app import catalog
-from jobrunner.app.around import load_around
+from jobrunner.app.catalog import Catalog
+from jobrunner.app.loading import load_app, load_around
 from jobrunner.app.opening import check_not_patched
 from jobrunner.errors import LastingQueueError, QueueError
 from jobrunner.operate import rules
@@ -38,8 +38,8 @@ def consume(settings: Settings, log: FilteringBoundLogger) -> NoReturn:
     queue, attributes = _connect(settings, log)
     visibility_seconds = settings.visibility_timeout_seconds or attributes.visibility_timeout_seconds
     check_visibility_timeout(visibility_seconds, "the queue's visibility timeout")
-    jobs = catalog.load_app(settings.app_dir, settings.module)
-    around = load_around(settings.around) if settings.around else None
+    jobs = load_app(app_dir=settings.app_dir, module=settings.module, django=settings.django)
+    around = load_around(settings.around, django=settings.django)
     check_not_patched()
     order = _order(settings, attributes, visibility_seconds)
     runner = Runner(settings=settings, queue=queue, order=order, output=output, jobs=jobs, around=around, log=log)
@@ -54,7 +54,7 @@ def _order(settings: Settings, attributes: sqs.QueueAttributes, visibility_secon
     return Order(settings=own, attempts_max=attributes.attempts_max, visibility_seconds=visibility_seconds)
 
 
-def _say_ready(order: Order, jobs: catalog.Catalog, log: FilteringBoundLogger) -> None:
+def _say_ready(order: Order, jobs: Catalog, log: FilteringBoundLogger) -> None:
     log.info(
         "worker.ready",
         queue_url=order.settings.queue_url,
@@ -63,6 +63,7 @@ def _say_ready(order: Order, jobs: catalog.Catalog, log: FilteringBoundLogger) -
         threads=order.settings.threads,
         visibility_seconds=order.visibility_seconds,
         attempts_max=order.attempts_max,
+        **({"django": order.settings.django} if order.settings.django else {}),
     )
 
 
@@ -70,7 +71,7 @@ def _warn(
     settings: Settings,
     attributes: sqs.QueueAttributes,
     visibility_seconds: int,
-    jobs: catalog.Catalog,
+    jobs: Catalog,
     log: FilteringBoundLogger,
 ) -> None:
     """Log what `jobrunner check` would say of the module and of the queue's own attributes: they are at hand."""

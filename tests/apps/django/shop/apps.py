@@ -9,4 +9,4 @@ class Shop(AppConfig):
     def ready(self):
         from jobs import orders
 
-        assert orders.ship
+        assert orders.bill

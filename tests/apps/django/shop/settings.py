@@ -2,8 +2,12 @@
 
 import os
 
+import django
+
 SECRET_KEY = "test"
-INSTALLED_APPS = ["shop"]
+USE_TZ = True
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["shop", *([] if django.VERSION >= (6,) else ["django_tasks"])]
 ROOT_URLCONF = "shop.urls"
 DATABASES = {
     "default": {

@@ -1,0 +1,27 @@
+"""Tasks of each kind, and a function that is none."""
+
+from bakery import task
+
+NOTES = []
+
+
+@task
+def bake(loaves, *, kind="rye"):
+    NOTES.append(helper(loaves, kind))
+
+
+@task(queue_name="slow")
+async def rise(minutes):
+    NOTES.append(minutes)
+
+
+@task(takes_context=True)
+def count(context, *words):
+    NOTES.append((context.attempt, words, context.task_result))
+    if "burn" in words:
+        raise ValueError("burnt")
+    return len(words)
+
+
+def helper(loaves, kind):
+    return f"{loaves} {kind}"

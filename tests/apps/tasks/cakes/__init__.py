@@ -1,0 +1,1 @@
+"""An app with its tasks in a package."""
