@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/uv pip install --quiet
 
-.PHONY: demo page test unit lint check format wheel lock lowest pythons torture bench clean
+.PHONY: demo page test unit lint check format wheel lock lowest foreign pythons torture bench clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
@@ -48,6 +48,11 @@ lowest: .venv/ready  ## unit and contract tests with the oldest run-time depende
 	$(PIP) --python .cache/lowest --resolution lowest-direct .
 	$(PIP) --python .cache/lowest --group unit
 	.cache/lowest/bin/python -m pytest -q -n 3 -p no:randomly tests/unit tests/contract
+
+foreign: .venv/ready  ## a large project that is not ours, Wagtail's start template, with its tasks run as shipped
+	$(PYTHON) -m venv --clear .cache/foreign
+	$(PIP) --python .cache/foreign --group tests --editable '.[demo]' 'wagtail>=8'
+	.cache/foreign/bin/python -m pytest -q -s -p no:randomly tests/foreign
 
 pythons: .venv/ready  ## the unit tests on every CPython from 3.11 to 3.14 that is found here
 	$(BIN)/python tests/pythons.py $(PYTHONS)
