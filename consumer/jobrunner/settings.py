@@ -30,6 +30,7 @@ class Settings:
     django: str | None = None
     around: str | None = None
     threads: int = 8
+    async_jobs: int = 100
     job_timeout_seconds: int = 3600
     protect_after_seconds: int | None = None
     visibility_timeout_seconds: int | None = None
@@ -54,7 +55,8 @@ class Settings:
             raise SettingsError(f"--app-dir {self.app_dir} is not a directory: name the folder that holds the module")
         if self.around is not None:
             check_around(self.around)
-        _check_range("--threads", self.threads, 1, 200)
+        _check_range("--threads", self.threads, 1, 1_000)
+        _check_range("--async-jobs", self.async_jobs, 1, 5_000)
         _check_range("--job-timeout", self.job_timeout_seconds, 0, VISIBILITY_SECONDS_MAX, unit="seconds (0: no limit)")
         if self.protect_after_seconds is not None:
             _check_range("--protect-after", self.protect_after_seconds, 1, VISIBILITY_SECONDS_MAX, unit="seconds")

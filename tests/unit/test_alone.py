@@ -38,6 +38,9 @@ class Execution:
     def __init__(self):
         self.ran = []
 
+    def prepare(self, delivery):
+        return delivery
+
     def run(self, delivery):
         self.ran.append(delivery.message_id)
         return DONE

@@ -213,7 +213,7 @@ def test_other_folders_without_init_are_in_nobodys_way(app, tmp_path, files, mod
     [
         ("def scope(): yield", "decorate it with contextlib.contextmanager"),
         ("async def scope(): pass", "it is async"),
-        ("async def scope(): yield", "it is async"),
+        ("async def scope(): yield", "decorate it with contextlib.asynccontextmanager"),
         ("def scope(request): pass", "it is called without arguments"),
     ],
 )
@@ -236,10 +236,10 @@ name = 'x'
 
 def test_around_is_loaded_by_module_and_name(app):
     app({"web.py": WEB})
-    with load_around("web:app.app_context")() as value:
+    with load_around("web:app.app_context").on_thread() as value:
         assert value == "entered"
     with pytest.raises(AroundBroken, match=r"--around 'web:app.wrong' gave 5, which is no context manager"):
-        load_around("web:app.wrong")()
+        load_around("web:app.wrong").on_thread()
     for reference, says in [
         ("web:nope", "has no attribute 'nope'"),
         ("web:name", "not callable"),
@@ -258,7 +258,7 @@ def test_a_decorator_may_give_what_the_decorated_wants(app):
         def scope(settings): yield settings
     """
     app({"web.py": code})
-    with load_around("web:scope")() as settings:
+    with load_around("web:scope").on_thread() as settings:
         assert settings == "settings"
 
 

@@ -43,7 +43,7 @@ def attempt(monkeypatch, tmp_path, log, metrics):
             parent=os.getppid() if parent is None else parent,
             report_to=writer,
         )
-        execution = SimpleNamespace(run=lambda _: outcome)
+        execution = SimpleNamespace(prepare=lambda _: None, run=lambda _: outcome)
         made = LastAttempt(
             order=order, queue=FakeQueue(), execution=execution, coroutines=None, metrics=metrics, log=log
         )

@@ -12,6 +12,7 @@ from jobrunner.queue.outage import Outage
 from jobrunner.queue.paced import PacedQueue
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.inbox import Inbox
+from jobrunner.worker.lease import State
 from jobrunner.worker.receiver import Receiver
 
 
@@ -142,7 +143,7 @@ def test_counts_stay_right_whatever_threads_do():
     for thread in threads:
         thread.join()
     assert (hand.busy(), len(hand)) == (0, 0)
-    assert hand._counts[:-1] == [0] * 5, "but for those that are gone"
+    assert hand._counts[:-1] == [0] * (len(State) - 1), "but for those that are gone"
 
 
 def test_nothing_is_taken_ahead_where_attempts_are_few():
@@ -163,7 +164,7 @@ def test_whatever_way_a_job_ends_a_receiver_that_waits_is_woken(end):
     """A last attempt that its own process has deleted is only confirmed."""
     hand = Hand(threads=1, visibility_seconds=30, attempts_max=5)
     (lease,) = hand.received([delivery(1)], asked=0, held_since=hand.now(), receive_seconds=0.1)
-    hand.start(lease, alone=True)
+    hand.start(lease, State.ALONE)
     asked = []
     receiver = threading.Thread(target=lambda: asked.append(hand.next_ask()), daemon=True)
     receiver.start()

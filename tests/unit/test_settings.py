@@ -24,7 +24,7 @@ def test_the_defaults_are_good(tmp_path):
         ({"app_dir": Path("/no/such/folder")}, "--app-dir /no/such/folder is not a directory"),
         ({"around": "web.app"}, "--around 'web.app' is not MODULE:CALLABLE, such as"),
         ({"around": "web.app:"}, "not MODULE:CALLABLE"),
-        ({"threads": 0}, "--threads is 0, outside 1 to 200"),
+        ({"threads": 0}, "--threads is 0, outside 1 to 1000"),
         ({"job_timeout_seconds": -1}, "--job-timeout is -1"),
         ({"wait_seconds": 21}, "--wait-seconds is 21, outside 1 to 20"),
         ({"wait_seconds": 0}, "--wait-seconds is 0, outside 1 to 20"),

@@ -46,7 +46,7 @@ def way_out(monkeypatch, log, metrics):
     ]
     leases = hand.received(deliveries, asked=0, held_since=hand.now(), receive_seconds=0.1)
     for lease in leases:
-        hand.start(lease, alone=lease is leases[1])
+        hand.start(lease, State.ALONE if lease is leases[1] else State.RUNNING)
     rooms, inbox = Everything(), Inbox()
     way = WayOut(
         inbox=inbox,
@@ -106,7 +106,7 @@ def test_a_recycle_waits_for_last_attempts_and_keeps_those_that_wait_for_their_t
     def look(_seconds):
         seen.append((turn.state, leases[1].state))
         if len(seen) == 1:
-            hand.start(turn, alone=True)
+            hand.start(turn, State.ALONE)
         elif len(seen) == 2:
             hand.confirm([turn])
         else:

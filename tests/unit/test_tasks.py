@@ -305,7 +305,7 @@ def test_what_django_cannot_load_stops_the_worker_with_the_reason(bakery, tmp_pa
 def test_no_job_finds_what_another_left_in_the_database(bakery):
     from django.db import connection, transaction
 
-    around = loading.load_around(None, django="bakery.settings")
+    around = loading.load_around(None, django="bakery.settings").on_thread
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE bread (kind text)")
     with around():
@@ -328,7 +328,7 @@ def test_around_is_entered_inside_djangos(bakery, tmp_path, monkeypatch):
         "@contextmanager\ndef scope():\n    yield connection.vendor\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with loading.load_around("scopes:scope", django="bakery.settings")():
+    with loading.load_around("scopes:scope", django="bakery.settings").on_thread():
         pass
-    with pytest.raises(ZeroDivisionError), loading.load_around("scopes:scope", django="bakery.settings")():
+    with pytest.raises(ZeroDivisionError), loading.load_around("scopes:scope", django="bakery.settings").on_thread():
         1 / 0  # noqa: B018 - it raises

@@ -1,16 +1,52 @@
-"""What is entered around each job, loaded and looked at once in the main thread."""
+"""What is entered around each job: loaded in the main thread, entered on the job's thread or event loop."""
 
 import inspect
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from jobrunner.app.opening import import_module
 from jobrunner.errors import AppError, AroundBroken, NoSuchModule
 from jobrunner.settings import check_around
 
-Around = Callable[[], AbstractContextManager[Any]]
+
+class Around:
+    """Makes a context manager for each job, of what `--around` names."""
+
+    def __init__(self, make: Callable[[], Any], *, name: str) -> None:
+        self._make = make
+        self._name = name
+
+    def on_thread(self) -> AbstractContextManager[Any]:
+        """Make one for a plain job; raises AroundBroken for what is none."""
+        manager = self._make()
+        if hasattr(type(manager), "__enter__"):
+            return manager  # type: ignore[no-any-return]
+        if hasattr(type(manager), "__aenter__"):
+            raise AroundBroken(
+                f"--around {self._name!r} gave {manager!r:.100}, which `async def` jobs can enter and plain ones "
+                "cannot, so the job did not run: give it __enter__ and __exit__ as well"
+            )
+        raise AroundBroken(
+            f"--around {self._name!r} gave {manager!r:.100}, which is no context manager, so the job did not run: "
+            "decorate a generator with contextlib.contextmanager, or return an object with __enter__ and __exit__"
+        )
+
+    def on_loop(self) -> AbstractAsyncContextManager[Any]:
+        """Make one for an `async def` job: what it does on the event loop holds up all others there."""
+        manager = self._make()
+        if hasattr(type(manager), "__aenter__"):
+            return manager  # type: ignore[no-any-return]
+        if hasattr(type(manager), "__enter__"):
+            return _entered(manager)
+        return _entered(self.on_thread())  # says what is wrong with it
+
+
+@asynccontextmanager
+async def _entered(manager: AbstractContextManager[Any]) -> AsyncIterator[Any]:
+    with manager as value:
+        yield value
 
 
 def named(reference: str) -> Around:
@@ -28,25 +64,17 @@ def named(reference: str) -> Around:
             raise AppError(f"--around {reference!r}: {error}") from None
     if reason := _reason_not_to_enter(value):
         raise AppError(f"--around {reference!r}: {reason}")
-
-    def around() -> AbstractContextManager[Any]:
-        manager = value()
-        if not hasattr(type(manager), "__enter__"):
-            raise AroundBroken(
-                f"--around {reference!r} gave {manager!r:.100}, which is no context manager, so the job did not run: "
-                "decorate a generator with contextlib.contextmanager, or return an object with __enter__ and __exit__"
-            )
-        return manager  # type: ignore[no-any-return]
-
-    return around
+    return Around(value, name=reference)
 
 
 def _reason_not_to_enter(value: Any) -> str | None:
     # Only what can be told without calling it: it may ask for the current job, and there is none yet.
     if not callable(value):
         return "it is not callable"
-    if inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value):
-        return "it is async, and is entered on the job's thread: make it a plain context manager"
+    if inspect.iscoroutinefunction(value):
+        return "it is async: make it a plain function that returns a context manager"
+    if inspect.isasyncgenfunction(value):
+        return "it is an async generator: decorate it with contextlib.asynccontextmanager"
     if inspect.isgeneratorfunction(value):
         return "it is a generator: decorate it with contextlib.contextmanager"
     with suppress(ValueError):  # what is written in C need not tell

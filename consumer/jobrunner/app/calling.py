@@ -1,4 +1,4 @@
-"""Calls a job's function and sees it to its end, in a worker or inline; runs on the thread of the caller."""
+"""Calls a job's function and sees it to its end, in a worker or inline; on the caller's thread, or on the loop."""
 
 import inspect
 import os
@@ -21,14 +21,20 @@ class JobDidNotReturn(RuntimeError):
 
 
 class Caller:
-    """Enters what is around a job, calls it, awaits what it returns."""
+    """Enters what is around a job, calls it, awaits what it returns.
+
+    None comes back only if the function ran to its end, whatever `--around` makes of errors.
+    """
 
     def __init__(self, *, around: Around | None, coroutines: Awaits) -> None:
         self._around = around
         self._coroutines = coroutines
 
     def call(self, job: Job, arguments: inspect.BoundArguments) -> BaseException | None:
-        """Call the function; None only if it ran to its end, whatever `--around` makes of errors."""
+        """Call the function on this thread; an `async def` one on the loop, while this thread waits for it."""
+        if job.is_async:
+            error: BaseException | None = self._coroutines.result_of(self.call_on_loop(job, arguments))
+            return error
         returned = False
         pid = os.getpid()
         try:
@@ -36,22 +42,54 @@ class Caller:
                 self._finish(job.function(*arguments.args, **arguments.kwargs))
                 returned = True
             else:
-                with self._around():
+                with self._around.on_thread():
                     self._finish(job.function(*arguments.args, **arguments.kwargs))
                     returned = True
         except BaseException as error:
             _end_forked_child(pid, error)
             return error
         _end_forked_child(pid, None)
-        return None if returned else JobDidNotReturn("--around swallowed the job's exception")
+        return _swallowed(returned=returned)
+
+    async def call_on_loop(self, job: Job, arguments: inspect.BoundArguments) -> BaseException | None:
+        """Call the function on the event loop, and hold no thread."""
+        returned = False
+        pid = os.getpid()
+        try:
+            if self._around is None:
+                _check(await _awaited(job.function(*arguments.args, **arguments.kwargs)))
+                returned = True
+            else:
+                async with self._around.on_loop():
+                    _check(await _awaited(job.function(*arguments.args, **arguments.kwargs)))
+                    returned = True
+        except BaseException as error:
+            _end_forked_child(pid, error)
+            return error
+        _end_forked_child(pid, None)
+        return _swallowed(returned=returned)
 
     def _finish(self, result: object) -> None:
         if result is None:
             return
-        while inspect.isawaitable(result):  # what an `async def` returns may be one again
+        while inspect.isawaitable(result):  # of a decorator that is no `async def`
             result = self._coroutines.result_of(result)
-        if inspect.isgenerator(result) or inspect.isasyncgen(result):
-            raise JobDidNotReturn("the job returned a generator: nothing of its body ran; return a list instead")
+        _check(result)
+
+
+async def _awaited(result: object) -> object:
+    while inspect.isawaitable(result):  # what an `async def` returns may be one again
+        result = await result
+    return result
+
+
+def _check(result: object) -> None:
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise JobDidNotReturn("the job returned a generator: nothing of its body ran; return a list instead")
+
+
+def _swallowed(*, returned: bool) -> JobDidNotReturn | None:
+    return None if returned else JobDidNotReturn("--around swallowed the job's exception")
 
 
 def _end_forked_child(pid: int, error: BaseException | None) -> None:

@@ -34,11 +34,14 @@ class Job:
     method: str
     function: Callable[..., Any]
     signature: inspect.Signature
+    #: It runs on the event loop and holds no thread.
+    is_async: bool = False
 
     @classmethod
     def of(cls, method: str, function: Callable[..., Any]) -> "Job":
         """Make the entry of a function."""
-        return cls(method, function, inspect.signature(function, **LAZILY))
+        signature = inspect.signature(function, **LAZILY)
+        return cls(method, function, signature, is_async=inspect.iscoroutinefunction(function))
 
     def takes_anything(self) -> bool:
         """Tell whether it is `(*args, **kwargs)`, which few jobs are."""

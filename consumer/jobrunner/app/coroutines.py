@@ -3,27 +3,30 @@
 import asyncio
 import os
 import threading
+import time
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import FrameType
 from typing import Any
 
 from jobrunner import current
+from jobrunner.app.opening import OURS
 
 
 class JobTask(asyncio.Task[Any]):
     """A task that knows whose it is: a job's own, or one that the job has made."""
 
     def __init__(self, *words: Any, **named: Any) -> None:
-        job = current.running.get()
+        context: Context = named.get("context") or copy_context()
+        job = context.get(current.running)
         self.message_id = job.message_id if job else None
         super().__init__(*words, **named)
 
 
 class Coroutines:
-    """Awaits for the threads that call jobs, which wait here as they would for a plain job."""
+    """Runs what `async def` jobs are: by tasks that hold no thread, or for a thread that waits for the result."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -31,6 +34,7 @@ class Coroutines:
         self._thread_id = 0
         self._beat = threading.Event()
         self._beat.set()
+        self._asked_at = 0.0
         self._loop.set_task_factory(lambda loop, coro, **named: JobTask(coro, loop=loop, **named))
         os.register_at_fork(after_in_child=self._end_forked_loop)
 
@@ -47,8 +51,16 @@ class Coroutines:
             except (SystemExit, KeyboardInterrupt):
                 continue
 
+    def call_soon(self, function: Callable[..., object], *words: Any) -> None:
+        """Have the loop call a function; from any thread, never waits."""
+        self._loop.call_soon_threadsafe(function, *words)
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> asyncio.Task[Any]:
+        """Make a task of a coroutine, in a context of its own; on the loop's thread."""
+        return self._loop.create_task(coroutine, context=context)
+
     def result_of(self, awaitable: Awaitable[Any]) -> Any:
-        """Await on the loop for a worker thread; raises what the awaitable raised."""
+        """Await on the loop for a thread that waits; raises what the awaitable raised."""
         thread_id = threading.get_ident()
         if thread_id == self._thread_id:  # inline: an async job that enqueues another, and waits for it here
             with ThreadPoolExecutor(1) as thread:
@@ -63,35 +75,48 @@ class Coroutines:
         return result
 
     def awaits(self, thread_id: int) -> bool:
-        """Tell whether a worker thread waits for the loop."""
+        """Tell whether a thread waits for the loop."""
         return thread_id in self._awaited
 
-    def holder(self) -> str | None:
-        """Name the message whose job has held the loop since this was last asked; asked at each tick."""
-        is_held = not self._beat.is_set()
-        if not is_held:
+    def held_seconds(self) -> float:
+        """Say for how long the loop has not answered; 0 if it has since this was last asked. Asked at each tick."""
+        if self._beat.is_set():
             self._beat.clear()
+            self._asked_at = time.monotonic()
             self._loop.call_soon_threadsafe(self._beat.set)
-        task = asyncio.current_task(self._loop) if is_held else None
+            return 0.0
+        return time.monotonic() - self._asked_at
+
+    def holder(self) -> str | None:
+        """Name the message whose job the loop runs just now."""
+        task = asyncio.current_task(self._loop)
         return task.message_id if isinstance(task, JobTask) else None
 
+    def thread_id(self) -> int:
+        """Identify the loop's thread."""
+        return self._thread_id
+
     def stack_for(self, thread_id: int) -> str | None:
-        """Show where the awaitable of a worker thread stands; None if the thread awaits nothing."""
-        awaitable: Any = self._awaited.get(thread_id)
-        if awaitable is None:
-            return None
-        lines: list[str] = []
-        # A suspended coroutine knows only its own frame: the rest hangs on what it awaits.
-        while isinstance(frame := getattr(awaitable, "cr_frame", None), FrameType):
-            lines += traceback.format_stack(frame, limit=1)
-            awaitable = awaitable.cr_await
-        return "".join(lines)
+        """Show where the awaitable of a thread stands; None if the thread awaits nothing."""
+        awaitable = self._awaited.get(thread_id)
+        return None if awaitable is None else stack_of_coroutine(awaitable)
 
     def _end_forked_loop(self) -> None:
         """In the child of a job that forked on the loop: end it where the loop would go on, with other jobs' tasks."""
         if threading.get_ident() == self._thread_id:
             self._loop._ready.clear()  # type: ignore[attr-defined]
             self._loop.call_soon(os._exit, 0)
+
+
+def stack_of_coroutine(awaitable: Any) -> str:
+    """Show where a coroutine stands, without our own frames."""
+    lines: list[str] = []
+    # A suspended coroutine knows only its own frame: the rest hangs on what it awaits.
+    while isinstance(frame := getattr(awaitable, "cr_frame", None), FrameType):
+        if not frame.f_code.co_filename.startswith(f"{OURS}{os.sep}"):
+            lines += traceback.format_stack(frame, limit=1)
+        awaitable = awaitable.cr_await
+    return "".join(lines)
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

@@ -1,7 +1,5 @@
 """Loads all that a worker calls: the jobs' module, Django's tasks, and what is entered around each; main thread."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from jobrunner.app import around as entered
@@ -32,15 +30,7 @@ def load_around(reference: str | None, *, django: str | None = None) -> Around |
         return own
     from jobrunner.app import tasks
 
-    if own is None:
-        return tasks.around
-
-    @contextmanager
-    def both() -> Iterator[None]:
-        with tasks.around(), own():
-            yield
-
-    return both
+    return tasks.Connections(own)
 
 
 def _plain(app_dir: Path, module: str) -> Catalog:

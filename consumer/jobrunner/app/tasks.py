@@ -3,14 +3,13 @@
 Works with Django 6's `django.tasks`, with its backport `django-tasks`, and for plain jobs where there is neither.
 """
 
-import inspect
 import logging
 import os
 import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import wraps
 from typing import Any
@@ -22,6 +21,7 @@ from django.db import connections, reset_queries
 from django.utils import timezone
 from django.utils.module_loading import module_has_submodule
 
+from jobrunner.app.around import Around
 from jobrunner.app.catalog import Job, is_django_task, modules, public
 from jobrunner.app.opening import import_failed, import_module
 from jobrunner.current import CurrentJob, current_job
@@ -77,7 +77,7 @@ def job_of(task: Any) -> Job:
     """Make a task's entry in the catalog: its context, if it takes one, is no param."""
     job = Job.of(task.module_path, task.func)
     parameters = list(job.signature.parameters.values())[1 if task.takes_context else 0 :]
-    return replace(job, function=Run(task), signature=job.signature.replace(parameters=parameters))
+    return replace(job, function=Run(task), signature=job.signature.replace(parameters=parameters), is_async=False)
 
 
 class Run:
@@ -147,15 +147,29 @@ def _described(error: BaseException) -> Any:
     return base.TaskError(exception_class_path=f"{kind.__module__}.{kind.__qualname__}", traceback=text)
 
 
-@contextmanager
-def around() -> Iterator[None]:
-    """Enter and leave what Django does for a request, around each job on its thread."""
-    reset_queries()
-    _close_old_connections()
-    try:
-        yield
-    finally:
+class Connections(Around):
+    """Does for each job what Django does for a request, and enters the app's own `--around` inside."""
+
+    def __init__(self, own: Around | None) -> None:
+        self._own = own
+
+    def on_thread(self) -> AbstractContextManager[Any]:
+        """Close old connections of the job's thread, before and after."""
+        return self._entered()
+
+    def on_loop(self) -> AbstractAsyncContextManager[Any]:
+        """Leave the loop's thread alone: it has no connection, and those of `async def` jobs are checked with each."""
+        return self._own.on_loop() if self._own else nullcontext()
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        reset_queries()
         _close_old_connections()
+        try:
+            with self._own.on_thread() if self._own else nullcontext():
+                yield
+        finally:
+            _close_old_connections()
 
 
 def _close_old_connections() -> None:
@@ -170,9 +184,7 @@ def _close_old_connections() -> None:
 
 def with_connections(job: Job) -> Job:
     """Let an `async def` job survive a dropped connection: its queries run on a thread that `around` does not see."""
-    if not inspect.iscoroutinefunction(job.function):
-        return job
-    return replace(job, function=_checked(job.function))
+    return replace(job, function=_checked(job.function)) if job.is_async else job
 
 
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:

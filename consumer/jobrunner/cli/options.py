@@ -102,13 +102,20 @@ worker = of(
         "--threads", default=8, show_default=True, **variable("THREADS"), help="Jobs that run at the same time."
     ),
     click.option(
+        "--async-jobs",
+        default=100,
+        show_default=True,
+        **variable("ASYNC_JOBS"),
+        help="`async def` jobs that run at the same time, beside those; they hold no thread.",
+    ),
+    click.option(
         "--job-timeout",
         "job_timeout_seconds",
         default=3600,
         show_default=True,
         **variable("JOB_TIMEOUT"),
         metavar="SECONDS",
-        help="A job that runs longer ends the process; 0: no limit.",
+        help="A job that runs longer ends the process, an `async def` one only itself; 0: no limit.",
     ),
     click.option(
         "--protect-after",

@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from jobrunner.outcome import Outcome, failed
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.last_attempt import Order
-from jobrunner.worker.lease import Lease
+from jobrunner.worker.lease import Lease, State
 from jobrunner.worker.pool import Runs
 from jobrunner.worker.settler import Settler, say_given_up
 
@@ -62,7 +62,7 @@ class Alone:
     def run(self, lease: Lease) -> None:
         """Wait for its turn, run it and settle it. What cannot be started is run here: it has no other attempt."""
         with self._turns:
-            if not self._hand.start(lease, alone=True):
+            if not self._hand.start(lease, State.ALONE):
                 return
             try:
                 report, ended_with = self._run_child(lease)
@@ -85,7 +85,7 @@ class Alone:
             effect="the last attempt runs beside the others",
         )
         self._hand.take_back(lease)
-        self._settler.settle(lease, self._execution.run(delivery))
+        self._settler.settle(lease, self._execution.run(self._execution.prepare(delivery)))
 
     def _outcome(self, lease: Lease, report: dict[str, Any], ended_with: str) -> Outcome:
         if "ended" in report:

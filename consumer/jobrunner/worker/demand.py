@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from jobrunner.queue.requests import BATCH_MAX
 
@@ -12,6 +13,10 @@ PACE_SECONDS = 0.5
 PACE_SECONDS_MIN = 0.05
 #: Slower jobs get nothing ahead: neither those that took longer, nor those that keep their threads for longer now.
 FAST_SECONDS = 0.5
+#: Above this share of `async def` jobs more is asked for than threads are free: they leave theirs at once.
+MOSTLY = 0.5
+#: The share is that among about so many of the last jobs.
+SHARE_JOBS = 16
 #: Taken ahead: what is done during one receive, with room for receives that come late.
 RECEIVES_AHEAD = 3.0
 START_SOON_SECONDS = 0.1
@@ -32,12 +37,41 @@ def ahead(*, threads: int, job_seconds: float, jobs_per_second: float, receive_s
     return max(together, round(jobs_per_second * receive_seconds * RECEIVES_AHEAD))
 
 
-def ask(*, threads: int, in_hand: int, asked: int, ahead: int) -> int:
-    """Say how many to ask for now, or 0: a receive should be full unless a thread has nothing to do."""
-    wanted = threads + ahead - in_hand - asked
-    idle = threads - in_hand - asked
-    worthwhile = 1 if idle > 0 else min(BATCH_MAX, max(1, ahead // 2))
-    return min(wanted, BATCH_MAX) if wanted >= worthwhile else 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """How many more `async def` jobs may run, and their share among the last jobs that have started.
+
+    `may_err`: what comes and cannot start may be handed back, an attempt each.
+    """
+
+    share: float = 0.0
+    awaiting: int = 0
+    room: int = 0
+    may_err: bool = True
+
+    def bound(self) -> float:
+        """Say how many may come before more of them are `async def` than there is room for."""
+        if not self.share:
+            return math.inf
+        return self.room / self.share if self.may_err else self.room
+
+
+NO_MIX = Mix()
+
+
+def ask(*, threads: int, in_hand: int, asked: int, ahead: int, mix: Mix = NO_MIX) -> int:
+    """Say how many to ask for now, or 0: a receive should be full unless a thread has nothing to do.
+
+    Nobody knows before it comes whether a job wants a thread or the loop. So as many as can start at once
+    if the next ones are like the last; `in_hand` counts those that hold a thread or wait for one.
+    """
+    free: float = threads + ahead - in_hand
+    worthwhile = 1 if threads - in_hand - asked > 0 else min(BATCH_MAX, max(1, ahead // 2))
+    if mix.share > MOSTLY and mix.may_err:
+        free = free / (1 - mix.share) if mix.share < 1 else math.inf
+        worthwhile = min(BATCH_MAX, max(1, mix.awaiting // BATCH_MAX))
+    wanted = min(free, mix.bound()) - asked
+    return math.floor(min(wanted, BATCH_MAX)) if wanted >= worthwhile else 0
 
 
 class Pace:
@@ -47,7 +81,7 @@ class Pace:
         self._threads = threads
         self._may_wait = attempts_max is None or attempts_max > ATTEMPTS_FEW
         self._clock = clock
-        self._pace = self._job_seconds = self._receive_seconds = 0.0
+        self._pace = self._job_seconds = self._receive_seconds = self._async_share = 0.0
         self._paced_at = self._busy_since = clock()
 
     def received(self, *, busy: int, seconds: float | None) -> None:
@@ -57,8 +91,16 @@ class Pace:
         if seconds is not None:
             self._receive_seconds += 0.2 * (seconds - self._receive_seconds)
 
+    def started(self, *, is_async: bool) -> None:
+        """Note which kind of job started."""
+        self._async_share += (is_async - self._async_share) / SHARE_JOBS
+
+    def mix(self, *, awaiting: int, most: int) -> Mix:
+        """Say what the next jobs are likely to be."""
+        return Mix(share=self._async_share, awaiting=awaiting, room=most - awaiting, may_err=self._may_wait)
+
     def finished(self, seconds: float) -> None:
-        """Note that a job ended, and how long it took."""
+        """Note that a job ended that held a thread, and how long it took."""
         self._job_seconds += 0.2 * (seconds - self._job_seconds)
         self._pace = self._now() + 1 / PACE_SECONDS
         self._paced_at = self._clock()

@@ -1,15 +1,13 @@
-"""One delivery from start to outcome: decode, find, bind, call; runs on a worker thread, knows none."""
+"""One delivery from start to outcome: decode, find, bind, call; on a worker thread or the loop, knows neither."""
 
 import contextvars
 import inspect
 import math
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -20,16 +18,46 @@ from jobrunner.errors import AroundBroken, BadParams, MalformedMessage, UnknownM
 from jobrunner.message import Call, Delivery, decode
 from jobrunner.outcome import Outcome
 from jobrunner.telemetry.metrics import Metrics
+from jobrunner.worker.raised import NOT_SAID, described, forget, retry_wanted
 from jobrunner.worker.settler import say_given_up
 
 UNKNOWN_LOG_SECONDS = 60.0
 UNKNOWN_NAMES_MAX = 1_000
-NOT_SAID = object()
+
+
+@dataclass(slots=True, kw_only=True)
+class Prepared:
+    """A delivery, what it asks for or why it cannot be run, and the context that it runs in."""
+
+    delivery: Delivery
+    context: contextvars.Context
+    call: Call | None = None
+    job: Job | None = None
+    arguments: inspect.BoundArguments | None = None
+    error: Exception | None = None
+    queue_ms: int = 0
+    started_at: float = 0.0
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs on the event loop."""
+        return self.error is None and self.job is not None and self.job.is_async
+
+    @property
+    def method(self) -> str:
+        """The method's name, where there is one."""
+        return self.call.method if self.call else ""
+
+    def whole(self) -> tuple[Job, inspect.BoundArguments]:
+        """Give what is called and with what: there is both where nothing is wrong."""
+        assert self.job is not None and self.arguments is not None  # noqa: S101, PT018 - or there is an error
+        return self.job, self.arguments
 
 
 class Execution:
     """Turns deliveries into outcomes; whatever a job does, `run` returns.
 
+    Each job runs in a context of its own: what it puts into context variables is not the next one's.
     `says_all`: somebody watches, so that an unknown method is said each time, and not once a minute.
     """
 
@@ -53,68 +81,92 @@ class Execution:
         self._log = log
         self._unknown_logged_at: dict[str, float] = {}
 
-    def run(self, delivery: Delivery) -> Outcome:
-        """Run what the delivery asks for, log its one line, and say how it ended.
+    def prepare(self, delivery: Delivery) -> Prepared:
+        """Decode, find and bind; nothing has run or been said yet."""
+        prepared = Prepared(delivery=delivery, context=contextvars.copy_context())
+        try:
+            prepared.call = call = decode(delivery.body)
+            job = current.CurrentJob.of(call, delivery, attempts_max=self._attempts_max, is_stopping=self._is_stopping)
+            prepared.context.run(current.running.set, job)
+            prepared.job = self._catalog.find(call.method)
+            prepared.arguments = prepared.job.bind(call.params)
+        except (MalformedMessage, BadParams, UnknownMethod) as error:
+            prepared.error = error
+        return prepared
 
-        In a context of its own: what a job puts into context variables is not the next one's.
+    def run(self, prepared: Prepared) -> Outcome:
+        """Run it on this thread, log its one line, and say how it ended."""
+        return prepared.context.run(self._run, prepared)
+
+    async def run_on_loop(self, prepared: Prepared, *, is_overdue: Callable[[], bool]) -> Outcome:
+        """Do the same for an `async def` job, in a task whose context is the job's.
+
+        `is_overdue`: it was cancelled for its limit, and whoever did that has said so.
         """
-        return contextvars.copy_context().run(self._run, delivery)
+        ended = self._refuse(prepared)
+        if ended is None:
+            error = await self._caller.call_on_loop(*prepared.whole())
+            ended = self._ended(prepared, error, is_overdue=is_overdue())
+        return self._say_given_up(prepared.delivery, ended)
 
-    def _run(self, delivery: Delivery) -> Outcome:
-        ended = self._run_body(delivery)
+    def _run(self, prepared: Prepared) -> Outcome:
+        ended = self._refuse(prepared)
+        if ended is None:
+            ended = self._ended(prepared, self._caller.call(*prepared.whole()))
+        return self._say_given_up(prepared.delivery, ended)
+
+    def _say_given_up(self, delivery: Delivery, ended: Outcome) -> Outcome:
         if ended.given_up:
             say_given_up(self._log, delivery, ended.name)
         return ended
 
-    def _run_body(self, delivery: Delivery) -> Outcome:
-        try:
-            call = decode(delivery.body)
-        except MalformedMessage as error:
+    def _refuse(self, prepared: Prepared) -> Outcome | None:
+        """Say what keeps it from running; None if nothing does."""
+        delivery, call, error = prepared.delivery, prepared.call, prepared.error
+        if call is None:
             self._metrics.event("malformed")
-            return self._refused("malformed", delivery, error)
-        job = current.CurrentJob.of(call, delivery, attempts_max=self._attempts_max, is_stopping=self._is_stopping)
-        current.running.set(job)
-        return self._run_call(call, delivery)
-
-    def _run_call(self, call: Call, delivery: Delivery) -> Outcome:
-        try:
-            job = self._catalog.find(call.method)
-            arguments = job.bind(call.params)
-        except BadParams as error:
+            return self._refused("malformed", delivery, str(error))
+        if isinstance(error, BadParams):
             self._metrics.job("bad_params", method=call.method)
-            return self._refused("bad_params", delivery, error, method=call.method)
-        except UnknownMethod as error:
+            return self._refused("bad_params", delivery, str(error), method=call.method)
+        if error is not None:
             self._metrics.event("unknown_method")  # without its name: anybody may make up any number of them
             return self._unknown(call.method, delivery, error)
-        return self._run_job(job, arguments, call, delivery)
-
-    def _run_job(self, job: Job, arguments: inspect.BoundArguments, call: Call, delivery: Delivery) -> Outcome:
-        queue_ms = max(0, round((time.time() - delivery.sent_at) * 1000))
+        prepared.queue_ms = max(0, round((time.time() - delivery.sent_at) * 1000))
         if _is_too_old(call, delivery):
-            self._log.warning("job.expired", queue_ms=queue_ms, max_age_seconds=call.max_age_seconds)
-            self._metrics.job("expired", method=job.method)
+            self._log.warning("job.expired", queue_ms=prepared.queue_ms, max_age_seconds=call.max_age_seconds)
+            self._metrics.job("expired", method=call.method)
             return outcome.EXPIRED
-        started = time.monotonic()
-        error = self._caller.call(job, arguments)
-        duration_ms = round((time.monotonic() - started) * 1000, 1)
-        self._metrics.job("done" if error is None else "failed", method=job.method, times_ms=(duration_ms, queue_ms))
+        prepared.started_at = time.monotonic()
+        return None
+
+    def _ended(self, prepared: Prepared, error: BaseException | None, *, is_overdue: bool = False) -> Outcome:
+        duration_ms = round((time.monotonic() - prepared.started_at) * 1000, 1)
+        times_ms = (duration_ms, prepared.queue_ms)
+        self._metrics.job("done" if error is None else "failed", method=prepared.method, times_ms=times_ms)
         if error is None:
-            self._log.info("job.done", duration_ms=duration_ms, queue_ms=queue_ms)
+            self._log.info("job.done", duration_ms=duration_ms, queue_ms=prepared.queue_ms)
             return outcome.DONE
         if type(error) is AroundBroken:
-            return self._around_broken(error, delivery)
+            return self._around_broken(error, prepared.delivery)
+        if is_overdue:
+            failed = outcome.failed("timed_out", prepared.delivery.attempt, self._attempts_max)
+        else:
+            failed = self._say_failed(prepared.delivery, error, duration_ms=duration_ms, queue_ms=prepared.queue_ms)
+        with suppress(BaseException):  # it may do anything when it is asked
+            forget(error)
+        return failed
+
+    def _say_failed(self, delivery: Delivery, error: BaseException, **times: float) -> Outcome:
         failed, more = self._failed(error, delivery)
         self._log.error(
             "job.failed",
-            duration_ms=duration_ms,
-            queue_ms=queue_ms,
+            **times,
             attempts_max=self._attempts_max,
             retry_seconds=failed.retry_seconds,
             exception=described(error),
             **more,
         )
-        with suppress(BaseException):  # it may do anything when it is asked
-            forget(error)
         return failed
 
     def _failed(self, error: BaseException, delivery: Delivery) -> tuple[Outcome, dict[str, object]]:
@@ -134,14 +186,14 @@ class Execution:
             self._log.error("around.broken", error=str(error))
         return replace(outcome.unknown_method(delivery.attempt, self._attempts_max), name="around_broken")
 
-    def _refused(self, name: str, delivery: Delivery, error: Exception, **more: object) -> Outcome:
+    def _refused(self, name: str, delivery: Delivery, error: str, **more: object) -> Outcome:
         refused = outcome.failed(name, delivery.attempt, self._attempts_max)
         self._log.error(
             f"job.{name}",
             message_id=delivery.message_id,
             attempt=delivery.attempt,
             retry_seconds=refused.retry_seconds,
-            error=str(error),
+            error=error,
             **more,
         )
         return refused
@@ -170,44 +222,8 @@ class Execution:
         return True
 
 
-def retry_wanted(error: BaseException) -> Any:
-    """Ask an exception when its job should be tried again; whatever it does when it is asked."""
-    try:
-        return getattr(error, "retry_seconds", NOT_SAID)
-    except BaseException:
-        return NOT_SAID
-
-
 def _is_too_old(call: Call, delivery: Delivery) -> bool:
     if call.max_age_seconds is None:
         return False
     due = datetime.fromisoformat(call.scheduled_at).timestamp() if call.scheduled_at else delivery.sent_at
     return time.time() - due > call.max_age_seconds
-
-
-def described(error: BaseException) -> str:
-    """Give an exception as text, also one that cannot say what it is."""
-    try:
-        return "".join(traceback.format_exception(error)).rstrip()
-    except BaseException:
-        place = ""
-        with suppress(BaseException):
-            place = "".join(traceback.format_tb(error.__traceback__))
-        return f"{place}{type(error).__name__}, which raises when it is asked what it says"
-
-
-def forget(error: BaseException | None) -> None:
-    """Let go of an exception's traceback, and with it of the frames and all that the job's functions held.
-
-    Exception, traceback and frames hang together in a circle, which only the collector's oldest and
-    rarest run would find.
-    """
-    seen: set[int] = set()
-    left = [error]
-    while left:
-        one = left.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        one.__traceback__ = None
-        left += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]

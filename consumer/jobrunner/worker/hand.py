@@ -23,12 +23,14 @@ class Hand:
         self,
         *,
         threads: int,
+        async_jobs: int = 0,
         visibility_seconds: float,
         attempts_max: int | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.visibility_seconds = visibility_seconds
         self._threads = threads
+        self._async_jobs = async_jobs
         self._attempts_max = attempts_max
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
@@ -51,9 +53,9 @@ class Hand:
         return sum(self._counts[state] for state in states)
 
     def busy(self) -> int:
-        """Count those that hold a thread, or wait for one."""
-        waiting, running, alone = self._counts[: State.DONE]
-        return waiting + running + alone
+        """Count those that have not ended."""
+        waiting, running, alone, awaiting = self._counts[: State.DONE]
+        return waiting + running + alone + awaiting
 
     def all_in(self, *states: State) -> list[Lease]:
         """List the deliveries in these states."""
@@ -121,7 +123,14 @@ class Hand:
     def _ask(self) -> int:
         if self._receives and not self._was_full:
             return 0
-        return ask(threads=self._threads, in_hand=self.busy(), asked=self._asked, ahead=self._pace.ahead())
+        awaiting = self._counts[State.AWAITING]
+        return ask(
+            threads=self._threads,
+            in_hand=self.busy() - awaiting,
+            asked=self._asked,
+            ahead=self._pace.ahead(),
+            mix=self._pace.mix(awaiting=awaiting, most=self._async_jobs),
+        )
 
     def _wake(self) -> None:
         if self._waiting and self._ask():
@@ -129,12 +138,12 @@ class Hand:
 
     # The way of one delivery: each step only from the state that it follows.
 
-    def start(self, lease: Lease, *, alone: bool = False) -> bool:
+    def start(self, lease: Lease, state: State = State.RUNNING) -> bool:
         """Mark a delivery as running on this thread; False if it is no longer ours to start.
 
-        `alone`: in a process of its own, which goes on without us.
+        Or as ALONE, in a process of its own, which goes on without us; or as AWAITING, on the event loop.
         """
-        return self._begin(lease, State.WAITING, State.ALONE if alone else State.RUNNING)
+        return self._begin(lease, State.WAITING, state)
 
     def take_back(self, lease: Lease) -> bool:
         """Mark a delivery as running here: a process of its own came to nothing."""
@@ -192,16 +201,20 @@ class Hand:
             if lease.state is not before:
                 return False
             self._move(lease, after)
+            if after is State.AWAITING:  # it holds no thread: another may be asked for
+                self._wake()
+            self._pace.started(is_async=after is State.AWAITING)
             lease.started_at = self._clock()
             lease.thread_id = threading.get_ident()
             return True
 
     def _end(self, lease: Lease, state: State) -> bool:
         with self._changed:
-            if lease.state not in (State.RUNNING, State.ALONE):
+            if lease.state not in (State.RUNNING, State.ALONE, State.AWAITING):
                 return False
+            if lease.state is not State.AWAITING:
+                self._pace.finished(self._clock() - lease.started_at)
             self._move(lease, state)
-            self._pace.finished(self._clock() - lease.started_at)
             self._wake()
             return True
 
@@ -251,10 +264,10 @@ class Hand:
             lease.renewing = False
             if lease.delivery.receipt_handle != handle or lease.lost:
                 return False
-            lease.lost = lease.state in (State.WAITING, State.RUNNING)
+            lease.lost = lease.state in (State.WAITING, State.RUNNING, State.AWAITING)
             return lease.lost
 
     def _is_kept(self, lease: Lease) -> bool:
-        return lease.state in (State.RUNNING, State.ALONE, State.DONE) or (
+        return lease.state in (State.RUNNING, State.ALONE, State.AWAITING, State.DONE) or (
             lease.state is State.WAITING and self.is_last_attempt(lease)
         )

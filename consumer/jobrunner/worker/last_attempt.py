@@ -138,7 +138,7 @@ class LastAttempt:
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         if limit := self._order.settings.job_timeout_seconds:  # for one that holds the interpreter, where no parent is
             faulthandler.dump_traceback_later(limit + SPARE_SECONDS, exit=True)
-        self._end(self._execution.run(self._delivery))
+        self._end(self._execution.run(self._execution.prepare(self._delivery)))
 
     def _watch(self) -> None:
         """Look at the limit, and at the lease once no parent does."""

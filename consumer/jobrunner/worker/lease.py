@@ -18,9 +18,10 @@ class State(IntEnum):
     WAITING = 0
     RUNNING = 1
     ALONE = 2
-    DONE = 3
-    RELEASING = 4
-    GONE = 5
+    AWAITING = 3
+    DONE = 4
+    RELEASING = 5
+    GONE = 6
 
 
 @dataclass(slots=True, eq=False)

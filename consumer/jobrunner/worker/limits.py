@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,19 +12,25 @@ from jobrunner.app.coroutines import Coroutines
 from jobrunner.errors import ExitCode
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.inbox import Inbox
-from jobrunner.worker.lease import State
+from jobrunner.worker.lease import Lease, State
+from jobrunner.worker.loop_watch import LoopWatch
 from jobrunner.worker.receiver import Receiver
 from jobrunner.worker.stacks import Stacks, method_of
 
+#: What was cancelled may take so long to clean up after itself.
+CANCEL_SECONDS = 10
+
 
 class JobLimit:
-    """Ends the process when a job outlives its limit: nothing else stops a thread that hangs."""
+    """Cancels an `async def` job that outlives its limit; for a thread that hangs only the end of the process helps."""
 
     def __init__(
         self,
         *,
         hand: Hand,
         coroutines: Coroutines,
+        loop: LoopWatch,
+        cancel: Callable[[Lease], None],
         limit_seconds: int,
         stacks: Stacks,
         inbox: Inbox,
@@ -31,29 +38,46 @@ class JobLimit:
     ) -> None:
         self._hand = hand
         self._coroutines = coroutines
+        self._loop = loop
+        self._cancel = cancel
         self._limit_seconds = limit_seconds
         self._stacks = stacks
         self._inbox = inbox
         self._log = log
 
     def check(self) -> None:
-        """Log each overdue job's own stack, mark it for backoff, and ask for the stop."""
+        """See to each job that is over its limit."""
         oldest_start = time.monotonic() - self._limit_seconds
-        holder = self._coroutines.holder()
-        for lease in self._hand.all_in(State.RUNNING):
-            # While one job holds the loop, the others on it are only kept waiting.
-            waits = holder and holder != lease.delivery.message_id and self._coroutines.awaits(lease.thread_id)
-            if lease.started_at < oldest_start and not (lease.overdue or waits):
-                lease.overdue = True
-                self._log.error(
-                    "job.timed_out",
-                    method=method_of(lease),
-                    message_id=lease.delivery.message_id,
-                    attempt=lease.delivery.attempt,
-                    limit_seconds=self._limit_seconds,
-                    stack=self._stacks.of_job(lease),
-                )
-                self._inbox.ask(ExitCode.JOB_TIMEOUT)
+        for lease in self._hand.all_in(State.RUNNING, State.AWAITING):
+            if lease.started_at < oldest_start and not self._waits_for_another(lease):
+                self._see_to(lease, is_late=lease.started_at < oldest_start - CANCEL_SECONDS)
+
+    def _see_to(self, lease: Lease, *, is_late: bool) -> None:
+        """Log its own stack, mark it for backoff, and cancel it; what cannot be cancelled ends the process."""
+        is_awaiting = lease.state is State.AWAITING
+        if not lease.overdue:
+            lease.overdue = True
+            self._say_timed_out(lease)
+            if is_awaiting:
+                self._cancel(lease)
+        if is_late or not is_awaiting or self._loop.holder == lease.delivery.message_id:
+            self._inbox.ask(ExitCode.JOB_TIMEOUT)
+
+    def _waits_for_another(self, lease: Lease) -> bool:
+        """Tell whether it is only kept waiting, by another job that holds the loop."""
+        holder = self._loop.holder
+        on_loop = lease.state is State.AWAITING or self._coroutines.awaits(lease.thread_id)
+        return holder is not None and holder != lease.delivery.message_id and on_loop
+
+    def _say_timed_out(self, lease: Lease) -> None:
+        self._log.error(
+            "job.timed_out",
+            method=method_of(lease),
+            message_id=lease.delivery.message_id,
+            attempt=lease.delivery.attempt,
+            limit_seconds=self._limit_seconds,
+            stack=self._stacks.of_job(lease),
+        )
 
 
 class PollWatch:

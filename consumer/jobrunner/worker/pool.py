@@ -5,6 +5,7 @@ from typing import Protocol
 
 from jobrunner.message import Delivery
 from jobrunner.outcome import Outcome
+from jobrunner.worker.execution import Prepared
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.lease import Lease
 from jobrunner.worker.settler import Settler
@@ -13,8 +14,18 @@ from jobrunner.worker.settler import Settler
 class Runs(Protocol):
     """Runs a delivery here."""
 
-    def run(self, delivery: Delivery) -> Outcome:
-        """Say how it ended."""
+    def prepare(self, delivery: Delivery) -> Prepared:
+        """Find out what it asks for; nothing has run yet."""
+
+    def run(self, prepared: Prepared) -> Outcome:
+        """Run it on this thread, and say how it ended."""
+
+
+class Awaits(Protocol):
+    """Runs `async def` jobs, which need no thread."""
+
+    def submit(self, lease: Lease, prepared: Prepared) -> None:
+        """Put one in line; never waits."""
 
 
 class RunsAlone(Protocol):
@@ -27,9 +38,10 @@ class RunsAlone(Protocol):
 class Pool:
     """The line of deliveries that wait for a thread; bounded by what `Hand` asks for."""
 
-    def __init__(self, *, execution: Runs, alone: RunsAlone, hand: Hand, settler: Settler) -> None:
+    def __init__(self, *, execution: Runs, alone: RunsAlone, awaiting: Awaits, hand: Hand, settler: Settler) -> None:
         self._execution = execution
         self._alone = alone
+        self._awaiting = awaiting
         self._hand = hand
         self._settler = settler
         self._line: SimpleQueue[Lease] = SimpleQueue()
@@ -47,6 +59,10 @@ class Pool:
     def _see_to(self, lease: Lease) -> None:
         if self._hand.is_last_attempt(lease):
             self._alone.run(lease)
+            return
+        prepared = self._execution.prepare(lease.delivery)
+        if prepared.is_async:
+            self._awaiting.submit(lease, prepared)
         # What waited for too long, or for a process that stops, was handed back meanwhile.
         elif self._hand.start(lease):
-            self._settler.settle(lease, self._execution.run(lease.delivery))
+            self._settler.settle(lease, self._execution.run(prepared))

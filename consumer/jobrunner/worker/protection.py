@@ -59,7 +59,7 @@ class TaskProtection:
 
     def _long_job(self, now: float) -> Lease | None:
         started_by = now - self._after_seconds
-        running = self._hand.all_in(State.RUNNING, State.ALONE)
+        running = self._hand.all_in(State.RUNNING, State.ALONE, State.AWAITING)
         return next((lease for lease in running if lease.started_at < started_by), None)
 
 

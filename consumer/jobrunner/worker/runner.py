@@ -19,6 +19,7 @@ from jobrunner.settings import Settings
 from jobrunner.telemetry.metrics import Metrics
 from jobrunner.worker import signals
 from jobrunner.worker.alone import Alone
+from jobrunner.worker.awaiting import Awaiting
 from jobrunner.worker.deadman import DeadMansSwitch
 from jobrunner.worker.execution import Execution
 from jobrunner.worker.hand import Hand
@@ -26,7 +27,9 @@ from jobrunner.worker.health import StatusFile
 from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.keeper import Keeper, Reporter
 from jobrunner.worker.last_attempt import Order
+from jobrunner.worker.lease import Lease
 from jobrunner.worker.limits import DescriptorWatch, JobLimit, MemoryLimit, PollWatch
+from jobrunner.worker.loop_watch import LoopWatch
 from jobrunner.worker.pool import Pool
 from jobrunner.worker.protection import TaskProtection, ecs_agent
 from jobrunner.worker.receiver import Receiver
@@ -63,7 +66,10 @@ class Runner:
         self._log = log
         self._inbox = Inbox()
         self._hand = Hand(
-            threads=settings.threads, visibility_seconds=order.visibility_seconds, attempts_max=order.attempts_max
+            threads=settings.threads,
+            async_jobs=settings.async_jobs,
+            visibility_seconds=order.visibility_seconds,
+            attempts_max=order.attempts_max,
         )
         self._metrics = Metrics.of(settings, methods=jobs.jobs, in_flight=self._hand.__len__)
         self._queue = PacedQueue(queue=queue, outage=Outage(log=log), metrics=self._metrics)
@@ -98,7 +104,16 @@ class Runner:
             settler=self._settler,
             log=self._log,
         )
-        self._pool = Pool(execution=execution, alone=alone, hand=self._hand, settler=self._settler)
+        self._awaiting = Awaiting(
+            execution=execution,
+            coroutines=self._coroutines,
+            hand=self._hand,
+            settler=self._settler,
+            most=self._settings.async_jobs,
+        )
+        self._pool = Pool(
+            execution=execution, alone=alone, awaiting=self._awaiting, hand=self._hand, settler=self._settler
+        )
 
     def _intake(self) -> None:
         settings, order = self._settings, self._order
@@ -122,7 +137,7 @@ class Runner:
     def _watch(self) -> None:
         path = self._settings.status_file
         self._status = StatusFile(path=path, state=self._state, in_hand=self._hand.__len__) if path else None
-        self._stacks = Stacks(hand=self._hand, coroutine_stack=self._coroutines.stack_for, log=self._log)
+        self._stacks = Stacks(hand=self._hand, coroutine_stack=self._coroutine_stack, log=self._log)
         settle = (self._settler.hand_back_unstarted, self._visibility.renew_due)
         self._keeper = Keeper(duties=[*settle, *self._limits()])
         self._reporter = Reporter(courtesies=list(self._courtesies()), log=self._log)
@@ -142,10 +157,14 @@ class Runner:
         inbox, log, settings = self._inbox, self._log, self._settings
         yield PollWatch(receiver=self._receiver, inbox=inbox, log=log).check
         yield DescriptorWatch(descriptor=self._switch.descriptor, inbox=inbox, log=log).check
+        loop = LoopWatch(hand=self._hand, coroutines=self._coroutines, log=log)
+        yield loop.check
         if seconds := settings.job_timeout_seconds:
             limit = JobLimit(
                 hand=self._hand,
                 coroutines=self._coroutines,
+                loop=loop,
+                cancel=self._awaiting.cancel,
                 limit_seconds=seconds,
                 stacks=self._stacks,
                 inbox=inbox,
@@ -154,6 +173,9 @@ class Runner:
             yield limit.check
         if settings.max_memory_mb:
             yield MemoryLimit(limit_mb=settings.max_memory_mb, inbox=inbox, log=log).check
+
+    def _coroutine_stack(self, lease: Lease) -> str | None:
+        return self._awaiting.stack_of(lease) or self._coroutines.stack_for(lease.thread_id)
 
     def _leave(self) -> None:
         self._way_out = WayOut(

@@ -68,7 +68,7 @@ class WayOut:
         unstarted = self._hand.give_up_all(State.WAITING, but_last_attempts=code is ExitCode.RECYCLED)
         self._hand_back(unstarted)
         code = self._wait_for_jobs(code)
-        unfinished = self._hand.give_up_all(State.WAITING, State.RUNNING)
+        unfinished = self._hand.give_up_all(State.WAITING, State.RUNNING, State.AWAITING)
         self._hand_back(unfinished)
         deadline = time.monotonic() + SETTLE_SECONDS
         self._settler.drain(deadline)
@@ -127,5 +127,5 @@ class WayOut:
     def _is_busy(self, code: ExitCode) -> bool:
         if code is ExitCode.RECYCLED and self._hand.busy():  # nothing is wrong: last attempts may end as well
             return True
-        running = [lease for lease in self._hand.all_in(State.RUNNING) if not lease.overdue]
+        running = [lease for lease in self._hand.all_in(State.RUNNING, State.AWAITING) if not lease.overdue]
         return bool(running) or self._receiver.may_bring_more()

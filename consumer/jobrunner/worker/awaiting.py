@@ -1,0 +1,66 @@
+"""`async def` jobs: each a task on the event loop, which holds no thread; thread "coroutines", unless said."""
+
+import asyncio
+from collections import deque
+
+from jobrunner.app.coroutines import Coroutines, stack_of_coroutine
+from jobrunner.worker.execution import Execution, Prepared
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.lease import Lease, State
+from jobrunner.worker.settler import Settler
+
+
+class Awaiting:
+    """Starts up to `most` jobs on the loop; the others wait in line, from where the keeper hands them back."""
+
+    def __init__(
+        self, *, execution: Execution, coroutines: Coroutines, hand: Hand, settler: Settler, most: int
+    ) -> None:
+        self._execution = execution
+        self._coroutines = coroutines
+        self._hand = hand
+        self._settler = settler
+        self._most = most
+        self._tasks: dict[Lease, asyncio.Task[None]] = {}
+        self._line: deque[tuple[Lease, Prepared]] = deque()
+
+    def submit(self, lease: Lease, prepared: Prepared) -> None:
+        """Put a job in line for the loop; any thread, never waits."""
+        self._coroutines.call_soon(self._take, lease, prepared)
+
+    def cancel(self, lease: Lease) -> None:
+        """Cancel a job that is over its limit, and no other; any thread. A loop that is blocked does it late."""
+        self._coroutines.call_soon(self._cancel, lease)
+
+    def stack_of(self, lease: Lease) -> str | None:
+        """Show where a job stands; None if it is not here, or computes: its thread's stack says more. Any thread."""
+        task = self._tasks.get(lease)
+        if task is None or self._coroutines.holder() == lease.delivery.message_id:
+            return None
+        return stack_of_coroutine(task.get_coro())
+
+    def _take(self, lease: Lease, prepared: Prepared) -> None:
+        self._line.append((lease, prepared))
+        self._start_next()
+
+    def _start_next(self) -> None:
+        while self._line and len(self._tasks) < self._most:
+            lease, prepared = self._line.popleft()
+            # What waited for too long, or for a process that stops, was handed back meanwhile.
+            if self._hand.start(lease, State.AWAITING):
+                self._tasks[lease] = self._coroutines.start(self._run(lease, prepared), prepared.context)
+
+    async def _run(self, lease: Lease, prepared: Prepared) -> None:
+        try:
+            outcome = await self._execution.run_on_loop(prepared, is_overdue=lambda: lease.overdue)
+            if outcome.reason:  # it makes a request
+                await asyncio.to_thread(self._settler.settle, lease, outcome)
+            else:
+                self._settler.settle(lease, outcome)
+        finally:
+            del self._tasks[lease]
+            self._start_next()
+
+    def _cancel(self, lease: Lease) -> None:
+        if task := self._tasks.get(lease):
+            task.cancel()
