@@ -50,8 +50,13 @@ class Caller:
             return
         while inspect.isawaitable(result):  # what an `async def` returns may be one again
             result = self._coroutines.result_of(result)
-        if inspect.isgenerator(result) or inspect.isasyncgen(result):
-            raise JobDidNotReturn("the job returned a generator: nothing of its body ran; return a list instead")
+        check_returned(result)
+
+
+def check_returned(result: object) -> None:
+    """Raise JobDidNotReturn for what a function gives that has not run."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise JobDidNotReturn("the job returned a generator: nothing of its body ran; return a list instead")
 
 
 def _end_forked_child(pid: int, error: BaseException | None) -> None:

@@ -52,7 +52,7 @@ class Coroutines:
         thread_id = threading.get_ident()
         if thread_id == self._thread_id:  # inline: an async job that enqueues another, and waits for it here
             with ThreadPoolExecutor(1) as thread:
-                return thread.submit(copy_context().run, asyncio.run, _awaited(awaitable)).result()
+                return thread.submit(copy_context().run, asyncio.run, awaited(awaitable)).result()
         self._awaited[thread_id] = awaitable
         try:
             result, error = asyncio.run_coroutine_threadsafe(_caught(awaitable), self._loop).result()
@@ -94,7 +94,8 @@ class Coroutines:
             self._loop.call_soon(os._exit, 0)
 
 
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
+async def awaited(awaitable: Awaitable[Any]) -> Any:
+    """Give what an awaitable gives: a coroutine of it, where one is asked for."""
     return await awaitable
 
 
