@@ -16,5 +16,5 @@ def files(page):
 
 def told(page):
     """Give the flag with which a page's worker is started, as words; none where it needs none."""
-    said = re.search(r"jobrunner consume (--(?:around|django) \S+)[`\n]", page)
+    said = re.search(r"jobrunner consume (--(?:around|django) [^\s`]+)", page)
     return said[1].split() if said else []

@@ -6,7 +6,7 @@ TASKS = {"default": {"BACKEND": "jobrunner.django.SQSBackend"}}
 import os
 import sys
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,8 @@ from jobrunner.app import tasks
 from jobrunner.app.catalog import Params, is_django_task
 from jobrunner.errors import AppError, SettingsError
 from jobrunner.sending import calls, inline
-from jobrunner.sending.producer import enqueue
-from jobrunner.settings import check_queue_url
+from jobrunner.sending.producer import prepared
+from jobrunner.settings import MODULE, check_queue_url
 
 try:
     from django.tasks import base, signals
@@ -51,8 +51,10 @@ class SQSBackend(BaseTaskBackend):
         """Read what TASKS says of this backend; it is checked where it is used, and by `manage.py check`."""
         super().__init__(alias, params)
         given = params.get("QUEUES", {})
-        self._urls: dict[str, str] = dict(given) if isinstance(given, Mapping) else {}
-        self.queues |= {DEFAULT} if isinstance(given, Mapping) else set()
+        named = given.items() if isinstance(given, Mapping) else ()
+        self._urls: dict[str, str] = {name: url for name, url in named if url}
+        if isinstance(given, Mapping):
+            self.queues |= {DEFAULT}
 
     def validate_task(self, task: Any) -> None:
         """Raise InvalidTask for what this backend cannot do."""
@@ -63,6 +65,8 @@ class SQSBackend(BaseTaskBackend):
             )
         if self.queues and task.queue_name not in self.queues:
             raise InvalidTask(f"there is no queue {task.queue_name!r}: TASKS names {_listed(self.queues)}")
+        if task.func.__name__.startswith("_"):
+            raise InvalidTask(f"{task.module_path} begins with an underscore: messages name what is public")
         super().validate_task(task)
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:
@@ -88,7 +92,7 @@ class SQSBackend(BaseTaskBackend):
         )
         signature = tasks.job_of(task).signature
         params = calls.params_of(task.module_path, signature, result.args, result.kwargs)
-        send = partial(self._send, result, params, url)
+        send = partial(self._sent, result, self._prepared(result, params, url))
         if self.options.get("on_commit"):
             transaction.on_commit(send)
         else:
@@ -105,7 +109,7 @@ class SQSBackend(BaseTaskBackend):
             except SettingsError as error:
                 yield checks.Error(f"TASKS[{self.alias!r}], queue {name!r}: {error}", id="jobrunner.E001")
         try:
-            found = tasks.of_installed_apps()
+            found, _ = tasks.of_installed_apps()
         except AppError as error:
             yield checks.Error(str(error), id="jobrunner.E002")
             return
@@ -116,34 +120,43 @@ class SQSBackend(BaseTaskBackend):
                 id="jobrunner.E003",
             )
 
-    def _send(self, result: Any, params: Params, url: str) -> None:
+    @staticmethod
+    def _prepared(result: Any, params: Params, url: str) -> Callable[[], str]:
         run_after = result.task.run_after
         if run_after is not None and timezone.is_naive(run_after):  # USE_TZ = False
             run_after = timezone.make_aware(run_after)
-        enqueue(result.task.module_path, params, at=run_after, id=result.id, queue_url=url)
+        return prepared(result.task.module_path, params, at=run_after, id=result.id, queue_url=url)
+
+    def _sent(self, result: Any, send: Callable[[], str]) -> None:
+        send()
         object.__setattr__(result, "enqueued_at", timezone.now())
         # It is sent: what a receiver does now must not look as if it were not.
         signals.task_enqueued.send_robust(type(self), task_result=result)
 
     def _url(self, queue_name: str) -> str:
-        default = self.options.get("queue_url") or os.environ.get("JOBRUNNER_QUEUE_URL", "")
-        urls = {name: url for name, url in {DEFAULT: default, **self._urls}.items() if url}
+        default = self.options.get("queue_url") or os.environ.get("JOBRUNNER_QUEUE_URL")
+        urls = ({DEFAULT: default} if default else {}) | self._urls
         if queue_name not in urls:
             raise InvalidTask(
                 f"queue {queue_name!r} has no URL: give it one in TASKS, QUEUES = {{{queue_name!r}: URL}}, and the "
                 f"default one by OPTIONS['queue_url'] or JOBRUNNER_QUEUE_URL; those with one: {_listed(urls)}"
             )
         if urls[queue_name] == inline.URL:
-            raise SettingsError("inline: is for plain jobs: tests of tasks have Django's own ImmediateBackend")
+            raise InvalidTask("inline: is for plain jobs: tests of tasks have Django's own ImmediateBackend")
         check_queue_url(urls[queue_name])
         return urls[queue_name]
 
     def _defined(self) -> set[str]:
         """Give the tasks of this backend that the modules of installed apps have."""
         homes = tuple(f"{app.name}." for app in apps.get_app_configs())
+        plain = os.environ.get("JOBRUNNER_MODULE", MODULE)
         modules = [module for name, module in list(sys.modules.items()) if f"{name}.".startswith(homes)]
         values = [value for module in modules for value in list(vars(module).values())]
-        return {value.module_path for value in values if is_django_task(value) and value.backend == self.alias}
+        return {
+            value.module_path
+            for value in values
+            if is_django_task(value) and value.backend == self.alias and not value.module_path.startswith(f"{plain}.")
+        }
 
 
 def _listed(names: Iterable[str]) -> str:

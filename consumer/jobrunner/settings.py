@@ -1,5 +1,6 @@
 """What `consume` was told, checked at birth; frozen, so any thread may read it."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,9 @@ class Settings:
 
     def variables(self) -> dict[str, str]:
         """Give what the app's own code and the programs it starts should know as well, by its variables."""
-        told = {"QUEUE_URL": self.queue_url, "MODULE": self.module, "APP_DIR": str(self.app_dir.resolve())}
+        told = {"MODULE": self.module, "APP_DIR": str(self.app_dir.resolve())}
+        if not (self.django and os.environ.get("JOBRUNNER_QUEUE_URL")):  # Django's settings have names for queues by it
+            told["QUEUE_URL"] = self.queue_url
         told |= {name: given for name, given in (("AROUND", self.around), ("DJANGO", self.django)) if given}
         return {f"JOBRUNNER_{name}": value for name, value in told.items()}
 

@@ -21,6 +21,8 @@ from jobrunner.sending.how import How
 
 __all__ = ["Enqueued", "Jobs", "enqueued"]
 RUNS_MAX = 10_000
+#: The queue of what is collected, where none is named.
+NOWHERE = "https://sqs.us-east-1.amazonaws.com/000000000000/enqueued"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ def enqueued() -> Iterator[Jobs]:
         return []
 
     had = os.environ.get("JOBRUNNER_QUEUE_URL")
-    os.environ["JOBRUNNER_QUEUE_URL"] = had or inline.URL
+    os.environ["JOBRUNNER_QUEUE_URL"] = had or NOWHERE
     try:
         with patch.object(producer, "deliver", collect):
             yield jobs

@@ -5,6 +5,7 @@
 
 import os
 import random
+import subprocess
 import time
 
 import pytest
@@ -55,7 +56,12 @@ def test_without_conn_max_age_a_connection_ends_with_its_job(shop):
 
 def test_the_pages_own_tests_pass_and_so_does_manage_py_check(shop):
     shop.run("manage.py", "test", "--noinput", timeout=120)
-    shop.run("manage.py", "check")
+    said = shop.run("manage.py", "check", capture_output=True).stderr
+    assert "queue 'slow' has no URL" in said
+    shop.options["env"]["JOBRUNNER_QUEUE_URL"] = f"{shop.app.queue_url}.fifo"
+    with pytest.raises(subprocess.CalledProcessError):
+        shop.run("manage.py", "check")
+    shop.options["env"]["JOBRUNNER_QUEUE_URL"] = shop.app.queue_url
     shell = "from shop.tasks import ship; print(ship.enqueue(1).id)"
     job_id = shop.run("manage.py", "shell", "-c", shell, capture_output=True).stdout.split()[-1]
     worker = shop.consume("--django", "shop.settings", told=False)

@@ -206,7 +206,7 @@ def commands():
         for block in pages.blocks(page.read_text(), "(?:sh|console)"):
             for line in block.replace("\\\n", " ").splitlines():
                 if line.removeprefix("$ ").startswith("jobrunner "):
-                    yield page.name, line.removeprefix("$ ").split("#")[0].split()[1:]
+                    yield page.name, line.removeprefix("$ ").split("#")[0].split(" -- ")[0].split()[1:]
 
 
 @pytest.mark.parametrize(("page", "words"), list(commands()))

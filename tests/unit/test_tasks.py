@@ -12,6 +12,7 @@ from jobrunner import current, enqueue
 from jobrunner.app import catalog, loading
 from jobrunner.errors import AppError, BadParams, MalformedMessage, SettingsError
 from jobrunner.message import Call, Delivery
+from jobrunner.settings import Settings
 from jobrunner.testing import enqueued
 
 HERE = Path(__file__).parents[1] / "apps" / "tasks"
@@ -28,6 +29,12 @@ def bakery(tmp_path_factory):
         found = loading.load_app(app_dir=HERE, module="jobs", django="bakery.settings")
         patch.delenv("DJANGO_SETTINGS_MODULE")  # it is done: other tests have projects of their own
         yield found
+
+
+@pytest.fixture(autouse=True)
+def no_project_for_others(monkeypatch):
+    """What the worker tells Django, and the programs that it starts, is not for the next test."""
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "bakery.settings")
 
 
 @pytest.fixture
@@ -103,6 +110,10 @@ def test_the_tasks_of_all_apps_are_jobs_by_their_dotted_paths(bakery):
     assert sorted(name for name in bakery.jobs if name.startswith(("bread.", "cakes."))) == [
         "bread.tasks.bake",
         "bread.tasks.count",
+        "bread.tasks.crumbs",
+        "bread.tasks.mixed",
+        "bread.tasks.placed",
+        "bread.tasks.promise",
         "bread.tasks.rise",
         "cakes.cellar.store",  # imported in cakes/tasks
         "cakes.tasks.layers.stack",
@@ -172,7 +183,12 @@ def test_what_sqs_cannot_do_is_refused_with_the_cure(tasks, backend, monkeypatch
         tasks.bake.enqueue()
     with pytest.raises(BadParams, match="multiple values"):
         tasks.bake.enqueue(1, loaves=2)
-    with pytest.raises(SettingsError, match="one of Django's tasks: call its own enqueue"):
+    with pytest.raises(BadParams, match="by name"):
+        tasks.mixed.enqueue(1, 2, flag=True)
+    with enqueued() as jobs:
+        tasks.placed.enqueue(1, y=2)
+    assert jobs[0].params == [1, 2]
+    with pytest.raises(SettingsError, match="bread.tasks.bake is one of Django's tasks: call its own enqueue"):
         enqueue(tasks.bake, {"loaves": 1})
     monkeypatch.delenv("JOBRUNNER_QUEUE_URL", raising=False)
     backend(QUEUES=["default", "slow"])
@@ -233,6 +249,66 @@ def test_a_task_that_gives_up_is_finished(bakery, tasks, told, monkeypatch):
     assert told[-1][:2] == ("task_finished", "FAILED")
 
 
+def test_what_a_task_returns_is_seen_to_its_end(bakery, tasks):
+    """As a plain job's: a decorator that is no `async def` gives a coroutine, and a generator has not run."""
+    run(bakery, "bread.tasks.promise", 4)
+    assert tasks.NOTES == [4]
+    with pytest.raises(RuntimeError, match="returned a generator"):
+        run(bakery, "bread.tasks.crumbs")
+
+
+def test_errors_of_the_call_come_before_the_commit(tasks, backend):
+    from django.db import transaction
+
+    backend(OPTIONS={"queue_url": f"{QUEUES}jobs", "on_commit": True})
+    with transaction.atomic(), pytest.raises(MalformedMessage, match="nan|NaN"):
+        tasks.bake.enqueue(float("nan"))
+
+
+def test_a_queues_name_means_the_same_in_each_worker(monkeypatch):
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", f"{QUEUES}jobs")
+    slow = Settings(queue_url=f"{QUEUES}slow", django="bakery.settings")
+    assert "JOBRUNNER_QUEUE_URL" not in slow.variables()
+    monkeypatch.delenv("JOBRUNNER_QUEUE_URL")
+    assert slow.variables()["JOBRUNNER_QUEUE_URL"] == f"{QUEUES}slow"
+
+
+def test_other_peoples_apps_may_have_tasks_for_another_worker(bakery, tmp_path, settings, monkeypatch):
+    package = tmp_path / "site-packages" / "theirs"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "tasks.py").write_text("from not_installed import shared_task\n")
+    monkeypatch.syspath_prepend(package.parent)
+    settings(INSTALLED_APPS=["bread", "theirs"])
+    found = loading.load_app(app_dir=HERE, module="jobs", django="bakery.settings")
+    assert "not_installed" in found.left_out["theirs.tasks"]
+    package.rename(tmp_path / "theirs")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("theirs", "theirs.tasks"):
+        sys.modules.pop(name, None)
+    settings(INSTALLED_APPS=["bread", "theirs"])
+    with pytest.raises(AppError, match="not_installed"):
+        loading.load_app(app_dir=HERE, module="jobs", django="bakery.settings")
+
+
+def test_an_app_called_jobs_has_only_its_tasks(bakery, tmp_path, settings, monkeypatch):
+    package = tmp_path / "jobs"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "views.py").write_text("def delete_all(request):\n    pass\n")
+    (package / "tasks.py").write_text("from bakery import task\n\n\n@task\ndef post():\n    pass\n")
+    with monkeypatch.context() as patch:
+        for name in [name for name in sys.modules if name.split(".")[0] == "jobs"]:
+            patch.delitem(sys.modules, name)
+        patch.syspath_prepend(tmp_path)
+        settings(INSTALLED_APPS=["bread", "jobs"])
+        found = loading.load_app(app_dir=tmp_path, module="jobs", django="bakery.settings")
+        assert "jobs.tasks.post" in found.jobs
+        assert not [name for name in found.jobs if "delete_all" in name]
+        for name in [name for name in sys.modules if name.split(".")[0] == "jobs"]:
+            del sys.modules[name]
+
+
 def test_a_receiver_that_fails_is_not_the_tasks_failure(bakery, tasks):
     from jobrunner.app.tasks import signals
 
@@ -259,7 +335,7 @@ def test_manage_py_check_names_what_would_not_work(tasks, backend, monkeypatch):
     (fifo, _) = said(OPTIONS={"queue_url": f"{QUEUES}jobs.fifo"})
     assert (fifo[0], "FIFO" in fifo[1]) == ("jobrunner.E001", True)
     (inline, _) = said(OPTIONS={"queue_url": "inline:"})
-    assert "ImmediateBackend" in inline[1]
+    assert (inline[0], "ImmediateBackend" in inline[1]) == ("jobrunner.W001", True), "tests may run with it"
     slow, _ = said(QUEUES={"slow": ""}, OPTIONS={"queue_url": f"{QUEUES}jobs"})
     assert "queue 'slow'" in slow[1]
 

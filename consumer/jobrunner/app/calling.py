@@ -57,11 +57,11 @@ class Caller:
         pid = os.getpid()
         try:
             if self._around is None:
-                _check(await _awaited(job.function(*arguments.args, **arguments.kwargs)))
+                check_returned(await to_its_end(job.function(*arguments.args, **arguments.kwargs)))
                 returned = True
             else:
                 async with self._around.on_loop():
-                    _check(await _awaited(job.function(*arguments.args, **arguments.kwargs)))
+                    check_returned(await to_its_end(job.function(*arguments.args, **arguments.kwargs)))
                     returned = True
         except BaseException as error:
             _end_forked_child(pid, error)
@@ -74,16 +74,18 @@ class Caller:
             return
         while inspect.isawaitable(result):  # of a decorator that is no `async def`
             result = self._coroutines.result_of(result)
-        _check(result)
+        check_returned(result)
 
 
-async def _awaited(result: object) -> object:
+async def to_its_end(result: object) -> object:
+    """Await what a function returned, and what that returns."""
     while inspect.isawaitable(result):  # what an `async def` returns may be one again
         result = await result
     return result
 
 
-def _check(result: object) -> None:
+def check_returned(result: object) -> None:
+    """Raise JobDidNotReturn for what a function gives that has not run."""
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise JobDidNotReturn("the job returned a generator: nothing of its body ran; return a list instead")
 

@@ -42,14 +42,14 @@ def _with_tasks(app_dir: Path, module: str, django: str) -> Catalog:
     from jobrunner.app import tasks
 
     tasks.set_up(django)
+    of_apps, broken = tasks.of_installed_apps()
     jobs, left_out = {}, {}
     try:
-        plain = _plain(app_dir, module)
+        if not tasks.is_app(module):  # whose views are not meant to be called by messages
+            plain, found = _plain(app_dir, module), tasks.of_modules(module)
+            left_out = {name: why for name, why in plain.left_out.items() if f"{module}.{name}" not in found}
+            jobs = {name: tasks.with_connections(job) for name, job in plain.jobs.items()} | found
     except NoSuchModule:
         if module != MODULE:  # somebody has named it
             raise
-    else:
-        found = tasks.of_modules(module)
-        left_out = {name: why for name, why in plain.left_out.items() if f"{module}.{name}" not in found}
-        jobs = {name: tasks.with_connections(job) for name, job in plain.jobs.items()} | found
-    return Catalog(module=module, jobs=jobs | tasks.of_installed_apps(), left_out=left_out, django=django)
+    return Catalog(module=module, jobs=jobs | of_apps, left_out=left_out | broken, django=django)

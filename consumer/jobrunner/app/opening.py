@@ -70,6 +70,8 @@ def import_failed(name: str, error: BaseException) -> AppImportFailed:
 
 
 def _cure(error: BaseException) -> str:
+    if type(error).__name__ in ("AppRegistryNotReady", "ImproperlyConfigured"):
+        return "A Django project is set up by --django and its settings, such as --django shop.settings\n"
     if "partially initialized module" not in str(error):
         return ""
     return (

@@ -3,6 +3,7 @@
 Works with Django 6's `django.tasks`, with its backport `django-tasks`, and for plain jobs where there is neither.
 """
 
+import inspect
 import logging
 import os
 import socket
@@ -15,17 +16,18 @@ from functools import wraps
 from typing import Any
 
 import django
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.apps import apps
 from django.db import connections, reset_queries
 from django.utils import timezone
 from django.utils.module_loading import module_has_submodule
 
 from jobrunner.app.around import Around
+from jobrunner.app.calling import check_returned, to_its_end
 from jobrunner.app.catalog import Job, is_django_task, modules, public
 from jobrunner.app.opening import import_failed, import_module
 from jobrunner.current import CurrentJob, current_job
-from jobrunner.errors import AppError, NoSuchModule
+from jobrunner.errors import AppError, AppImportFailed, NoSuchModule
 
 try:
     from django.tasks import base, signals
@@ -58,19 +60,40 @@ def set_up(settings_module: str) -> None:
             logger.setLevel(logging.WARNING)
 
 
-def of_installed_apps() -> dict[str, Job]:
-    """Give the tasks in the module or package `tasks` of each installed app, by their dotted path."""
+def of_installed_apps() -> tuple[dict[str, Job], dict[str, str]]:
+    """Give the tasks in the module or package `tasks` of each installed app, by their dotted path.
+
+    And the modules of other people's apps that want what is not installed, such as another worker's library.
+    """
     found: dict[str, Job] = {}
+    left_out: dict[str, str] = {}
     for app in apps.get_app_configs():
         if module_has_submodule(app.module, MODULE):
-            found |= of_modules(f"{app.name}.{MODULE}")
-    return found
+            name = f"{app.name}.{MODULE}"
+            try:
+                found |= of_modules(name)
+            except AppImportFailed as error:
+                if not (isinstance(error.__cause__, ModuleNotFoundError) and "site-packages" in app.path):
+                    raise
+                left_out[name] = str(error.__cause__)
+    return found, left_out
+
+
+def is_app(module: str) -> bool:
+    """Tell whether a module is one of the installed apps, and so no module of plain jobs."""
+    return any(app.name == module for app in apps.get_app_configs())
 
 
 def of_modules(name: str) -> dict[str, Job]:
     """Give the tasks of a module and of all below it."""
     tasks = [value for module in modules(name) for value in public(module).values() if is_django_task(value)]
-    return {task.module_path: job_of(task) for task in tasks}
+    return {task.module_path: job_of(_as_defined(task)) for task in tasks}
+
+
+def _as_defined(task: Any) -> Any:
+    """Give the task as its `@task` has made it, and not what `using()` has made of that."""
+    defined: Any = vars(sys.modules[task.func.__module__]).get(task.func.__name__)
+    return defined if is_django_task(defined) and defined.func is task.func else task
 
 
 def job_of(task: Any) -> Job:
@@ -96,6 +119,9 @@ class Run:
         words = (base.TaskContext(task_result=result), *args) if self._task.takes_context else args
         try:
             returned = self._task.call(*words, **kwargs)
+            if inspect.isawaitable(returned):  # of a decorator that is no `async def`
+                returned = async_to_sync(to_its_end)(returned)
+            check_returned(returned)
         except BaseException as error:
             if _is_final(job, error):
                 self._finished(result, status="FAILED", errors=[_described(error)])

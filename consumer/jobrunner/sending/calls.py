@@ -36,9 +36,9 @@ def params_of(name: str, signature: inspect.Signature, args: list[Any], kwargs: 
     try:
         return _by_name(name, bound)
     except BadParams:
-        if kwargs:
+        if bound.kwargs:
             raise
-        return args
+        return list(bound.args)
 
 
 def _by_name(name: str, bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -60,10 +60,10 @@ def _bound(
         raise BadParams(f"{name}{signature}: {error}") from None
 
 
-def check_callable(function: object) -> None:
+def check_callable(function: Any) -> None:
     """Raise SettingsError for what is no function: what a call gave, most likely."""
     if is_django_task(function):
-        raise SettingsError(f"{function!r:.100} is one of Django's tasks: call its own enqueue(...)")
+        raise SettingsError(f"{function.module_path} is one of Django's tasks: call its own enqueue(...)")
     if not callable(function):
         called = "you called it: pass the function itself, and its params beside it"
         raise SettingsError(f"method is {function!r:.100}, neither a name nor a function. Maybe {called}")

@@ -74,14 +74,36 @@ def enqueue(
     QueueNotFound nor an AccessDenied the job may be on the queue all the same. Its `job_id` is the id to
     try again with, `id=`, so that the job can tell the two apart from two jobs.
     """
+    return prepared(
+        method, params, delay_seconds=delay_seconds, at=at, group=group, context=context, id=id, queue_url=queue_url
+    )()
+
+
+def prepared(
+    method: Method,
+    params: Params | None = None,
+    *,
+    delay_seconds: int | timedelta | None = None,
+    at: datetime | None = None,
+    group: str | None = None,
+    context: Mapping[str, object] | None = None,
+    id: str | None = None,  # noqa: A002 - as above
+    queue_url: str | None = None,
+) -> Callable[[], str]:
+    """Check all that can be checked without SQS, and give what sends it: for after the commit."""
     call = _call(method, params, context, job_id=id, at=at)
     how = How.checked(delay_seconds=delay_seconds, at=at, group=group)
-    try:
-        _send_one(call.id or "", encode(call), how, queue_url)
-    except QueueError as error:
-        error.job_id = str(call.id)
-        raise
-    return str(call.id)
+    job_id, body, url = str(call.id), encode(call), _queue_url(queue_url)
+
+    def send() -> str:
+        try:
+            _send_one(job_id, body, how, url)
+        except QueueError as error:
+            error.job_id = job_id
+            raise
+        return job_id
+
+    return send
 
 
 def send_body(body: str, *, queue_url: str | None = None, group: str | None = None) -> None:

@@ -1,6 +1,5 @@
 """Watches the event loop, and names the job that holds it; on the keeper's thread."""
 
-
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner.app.coroutines import Coroutines

@@ -23,5 +23,31 @@ def count(context, *words):
     return len(words)
 
 
+@task
+def promise(value):
+    async def keep():
+        NOTES.append(value)
+
+    return keep()
+
+
+@task
+def crumbs():
+    yield 1
+
+
+@task
+def mixed(first, *rest, flag=False):
+    NOTES.append((first, rest, flag))
+
+
+@task
+def placed(x, /, y=1):
+    NOTES.append((x, y))
+
+
+slow_bake = bake.using(queue_name="slow")
+
+
 def helper(loaves, kind):
     return f"{loaves} {kind}"
