@@ -143,13 +143,6 @@ def test_a_job_over_its_limit_ends_the_process_with_its_stack_and_comes_back_wit
     assert hidden >= 1, "the culprit waits out its backoff"
 
 
-def test_a_coroutine_over_its_limit_shows_its_own_stack(hostile):
-    worker = hostile.consume("--job-timeout", 2)
-    hostile.enqueue(("ahang", {}))
-    assert worker.end(20) == 6
-    assert "await asyncio.sleep(3600)" in worker.named("job.timed_out")[0]["stack"]
-
-
 def test_a_regular_expression_that_holds_the_interpreter_ends_the_process_in_time(hostile):
     worker = hostile.consume("--visibility-timeout", 10)
     hostile.enqueue(("regex", {}))

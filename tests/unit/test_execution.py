@@ -305,5 +305,5 @@ def test_where_around_gives_no_context_manager_jobs_are_kept_for_the_next_start(
     for _ in range(3):
         ended = run(lambda: None, around=lambda: 5)
         assert (ended.name, 22 <= ended.release_seconds <= 30) == ("around_broken", True)
-    (line,) = events.named("around.broken")
+    line, *_ = events.named("around.broken")
     assert line["error"].startswith("--around 'web:app' gave 5, which is no context manager, so the job did not run")

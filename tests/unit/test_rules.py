@@ -80,6 +80,35 @@ def test_a_receive_is_full_unless_a_thread_is_idle(in_hand, asked, ahead, expect
     assert demand.ask(threads=8, in_hand=in_hand, asked=asked, ahead=ahead) == expected
 
 
+@pytest.mark.parametrize(
+    ("share", "awaiting", "room", "in_hand", "asked", "expected"),
+    [
+        (0.0, 0, 0, 0, 0, 8),  # no `async def` job yet: as without them
+        (1.0, 0, 100, 0, 0, 10),  # all are: as many as there is room for
+        (1.0, 0, 100, 0, 90, 10),
+        (1.0, 0, 100, 0, 95, 5),
+        (1.0, 100, 0, 0, 0, 0),  # no room
+        (1.0, 96, 4, 0, 0, 0),  # busy: wait for a twentieth
+        (1.0, 990, 10, 0, 0, 10),
+        (1.0, 5, 5, 0, 0, 5),  # with few it starts at once
+        (0.75, 0, 100, 0, 0, 10),  # of 32 eight would be plain
+        (0.75, 20, 80, 7, 0, 4),  # one thread is free: of four one is plain
+        (0.75, 20, 80, 8, 0, 0),  # none is
+        (0.25, 100, 0, 0, 0, 0),  # any that comes may be one too many
+        (0.25, 99, 1, 0, 0, 4),
+    ],
+)
+def test_as_many_as_can_start_if_the_next_jobs_are_like_the_last(share, awaiting, room, in_hand, asked, expected):
+    mix = demand.Mix(share=share, awaiting=awaiting, room=room)
+    assert demand.ask(threads=8, in_hand=in_hand, asked=asked, ahead=0, mix=mix) == expected
+
+
+def test_where_attempts_are_few_no_more_comes_than_surely_starts():
+    mix = demand.Mix(share=1.0, awaiting=0, room=100, may_err=False)
+    assert demand.ask(threads=8, in_hand=0, asked=0, ahead=0, mix=mix) == 8
+    assert demand.ask(threads=8, in_hand=8, asked=0, ahead=0, mix=mix) == 0
+
+
 def test_one_long_poll_when_idle_and_more_only_while_they_come_back_full(clock):
     hand = Hand(threads=40, visibility_seconds=30, attempts_max=None, clock=clock)
 

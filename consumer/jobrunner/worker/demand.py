@@ -15,6 +15,8 @@ PACE_SECONDS_MIN = 0.05
 FAST_SECONDS = 0.5
 #: Above this share of `async def` jobs more is asked for than threads are free: they leave theirs at once.
 MOSTLY = 0.5
+#: Of what awaits, so much may be missing before more is asked for: receives would bring one at a time otherwise.
+SPARE = 0.05
 #: The share is that among about so many of the last jobs.
 SHARE_JOBS = 16
 #: Taken ahead: what is done during one receive, with room for receives that come late.
@@ -69,7 +71,7 @@ def ask(*, threads: int, in_hand: int, asked: int, ahead: int, mix: Mix = NO_MIX
     worthwhile = 1 if threads - in_hand - asked > 0 else min(BATCH_MAX, max(1, ahead // 2))
     if mix.share > MOSTLY and mix.may_err:
         free = free / (1 - mix.share) if mix.share < 1 else math.inf
-        worthwhile = min(BATCH_MAX, max(1, mix.awaiting // BATCH_MAX))
+        worthwhile = min(BATCH_MAX, max(1, round(mix.awaiting * SPARE)))
     wanted = min(free, mix.bound()) - asked
     return math.floor(min(wanted, BATCH_MAX)) if wanted >= worthwhile else 0
 
