@@ -9,6 +9,7 @@ from servers import wait_for
 from jobrunner.errors import QueueError, QueueNotFound, RequestRefused
 from jobrunner.message import BODY_BYTES_MAX, Call, encode
 from jobrunner.queue import requests as sqs
+from jobrunner.queue.endpoint import Endpoint
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -29,8 +30,11 @@ def queue_url(server_url, make_queue):
     return make_queue(server_url)
 
 
-@pytest.fixture
-def queue(queue_url):
+@pytest.fixture(params=["lean", "botocore"])
+def queue(queue_url, request, monkeypatch):
+    """By both ways of asking: our own for what a worker asks all the time, and botocore's client."""
+    if request.param == "botocore":
+        monkeypatch.setattr(Endpoint, "lean_client", Endpoint.client)
     found, _ = sqs.connect(queue_url, wait_seconds=1, visibility_timeout_seconds=None, connections=4)
     return found
 

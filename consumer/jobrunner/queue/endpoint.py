@@ -21,8 +21,10 @@ from botocore.exceptions import (
 )
 from botocore.loaders import Loader
 from botocore.session import Session
+from botocore.utils import get_environ_proxies
 
 from jobrunner.errors import AccessDenied, SettingsError
+from jobrunner.queue.lean import PROTOCOL, LeanClient
 
 CONNECT_SECONDS = 5
 #: Whole, so that botocore need not put its own together: it does so for each request, for a fifth of its time.
@@ -72,6 +74,22 @@ class Endpoint:
             user_agent=USER_AGENT,
         )
         return self._create("sqs", endpoint_url=self._endpoint_url, config=config)
+
+    def lean_client(self, **how: Any) -> Any:
+        """Make a client for many requests; botocore's own where the way to SQS is unusual."""
+        client = self.client(**how)
+        if self._is_unusual(client):
+            return client
+        return LeanClient(client, credentials=self._session.get_credentials(), user_agent=USER_AGENT)
+
+    def _is_unusual(self, client: Any) -> bool:
+        """Tell whether a proxy, a CA of one's own or another protocol than JSON is to be used."""
+        own_ca = self._session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+        return bool(
+            get_environ_proxies(client.meta.endpoint_url)
+            or (own_ca and client.meta.endpoint_url.startswith("https:"))
+            or client.meta.service_model.metadata["protocol"] != PROTOCOL
+        )
 
     def other_client(
         self, service: str, *, read_seconds: float, connect_seconds: float = CONNECT_SECONDS, attempts: int = 2

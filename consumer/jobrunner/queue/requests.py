@@ -191,7 +191,7 @@ def connect(
     Neither client retries by itself: the loops pace their own tries, and a hidden one would break the pace.
     """
     endpoint = Endpoint(queue_url)
-    polling = endpoint.client(
+    polling = endpoint.lean_client(
         read_seconds=wait_seconds + POLL_MARGIN_SECONDS,
         attempts=1,
         connections=connections,
@@ -213,7 +213,7 @@ def working_queue(queue_url: str, *, visibility_seconds: int) -> Queue:
 def _working(endpoint: Endpoint, *, visibility_seconds: float, connections: int) -> Any:
     # A renewal that hangs must leave time for others before leases end: at most a sixth of their length.
     seconds = min(CONNECT_SECONDS, visibility_seconds / 6)
-    return endpoint.client(read_seconds=seconds, attempts=1, connections=connections, connect_seconds=seconds)
+    return endpoint.lean_client(read_seconds=seconds, attempts=1, connections=connections, connect_seconds=seconds)
 
 
 def _delivery(message: Mapping[str, Any]) -> Delivery:

@@ -226,7 +226,7 @@ def wants_colors() -> bool:
 
 def _dumps(value: object) -> str:
     try:
-        return json.dumps(value, default=safe_repr, separators=(",", ":"))
+        return ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError):  # odd keys, a structure that holds itself
         plain = value if isinstance(value, Mapping) else {"value": value}
         simple = {str(key): item if isinstance(item, str | int) else safe_repr(item) for key, item in plain.items()}
@@ -239,3 +239,7 @@ def safe_repr(value: object) -> str:
         return repr(value)
     except Exception:
         return f"<{type(value).__name__} whose repr() raises>"
+
+
+#: Made once: `json.dumps` makes one for each line.
+ENCODER = json.JSONEncoder(default=safe_repr, separators=(",", ":"))

@@ -19,6 +19,7 @@ MOSTLY = 0.5
 SPARE = 0.05
 #: The share is that among about so many of the last jobs.
 SHARE_JOBS = 16
+SHARE_MIN = 0.01
 #: Taken ahead: what is done during one receive, with room for receives that come late.
 RECEIVES_AHEAD = 3.0
 START_SOON_SECONDS = 0.1
@@ -99,6 +100,8 @@ class Pace:
 
     def mix(self, *, awaiting: int, most: int) -> Mix:
         """Say what the next jobs are likely to be."""
+        if self._async_share < SHARE_MIN:
+            return NO_MIX
         return Mix(share=self._async_share, awaiting=awaiting, room=most - awaiting, may_err=self._may_wait)
 
     def finished(self, seconds: float) -> None:

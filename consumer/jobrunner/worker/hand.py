@@ -133,7 +133,8 @@ class Hand:
         )
 
     def _wake(self) -> None:
-        if self._waiting and self._ask():
+        # The first two say for most jobs that there is nothing to ask.
+        if self._waiting and not (self._receives and not self._was_full) and self._ask():
             self._changed.notify()
 
     # The way of one delivery: each step only from the state that it follows.

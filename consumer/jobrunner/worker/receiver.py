@@ -113,7 +113,6 @@ class Receiver:
             self._settler.hand_back(self._hand.give_up_these(fresh), attempts_of_ours=1)
         else:
             self._pool.submit(fresh)
-            time.sleep(0)  # a worker first: the next receive takes the interpreter for a while
 
     def _is_empty(self) -> None:
         if self._stop_when_empty and not self._hand.busy():

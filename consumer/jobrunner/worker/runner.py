@@ -39,12 +39,12 @@ from jobrunner.worker.stop import WayOut
 from jobrunner.worker.visibility import Visibility
 
 #: Overlapping receives and delete batches: at 10 to 20 ms each, more than one interpreter can use.
-RECEIVERS, DELETERS = 4, 4
+RECEIVERS, DELETERS = 6, 6
 #: Of each client: every thread that may ask at the same time, and a spare.
 CONNECTIONS = RECEIVERS + DELETERS + 3
-#: A thread whose answer has come waits this long for the interpreter while jobs compute (Python: 5 ms):
-#: deletes must keep pace with jobs that take less than that.
-SWITCH_SECONDS = 0.001
+#: A thread whose answer has come waits until each job that computes has had its turn: so long in all, as far as
+#: turns can be short. Python's own turns are of 5 ms.
+TURNS_SECONDS, TURN_SECONDS_MIN, TURN_SECONDS_MAX = 0.04, 0.001, 0.005
 
 
 class Runner:
@@ -195,7 +195,8 @@ class Runner:
         """Start every thread, wait for a reason to stop, stop."""
         signals.stay_ours([self._switch.descriptor])
         signals.heed(self._inbox)
-        sys.setswitchinterval(SWITCH_SECONDS)
+        turn_seconds = TURNS_SECONDS / self._settings.threads
+        sys.setswitchinterval(min(TURN_SECONDS_MAX, max(TURN_SECONDS_MIN, turn_seconds)))
         gc.freeze()  # what is loaded stays: no collection need look at it again
         gc.enable()
         for name, count, loop in self._loops():
