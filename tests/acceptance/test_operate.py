@@ -322,7 +322,8 @@ def test_sigusr1_logs_every_stack_and_the_jobs_in_hand(app):
     stacks = {line["method"]: line["stack"] for line in jobs}
     assert "time.sleep(seconds)" in stacks["nap"]
     assert "asyncio.sleep(seconds)" in stacks["anap"]
-    assert all(line["state"] == "running" and line["running_seconds"] >= 0 and line["attempt"] == 1 for line in jobs)
+    assert {line["method"]: line["state"] for line in jobs} == {"nap": "running", "anap": "awaiting"}
+    assert all(line["running_seconds"] >= 0 and line["attempt"] == 1 for line in jobs)
     ours = {"MainThread", "receiver-1", "keeper", "deleter-1", "visibility", "coroutines"}
     wait_for(lambda: ours <= {line["thread"] for line in worker.named("dump.thread")}, what=lambda: str(worker))
     assert worker.stop()[0] == 0, "it goes on working until it is told to stop"

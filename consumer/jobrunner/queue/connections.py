@@ -34,7 +34,7 @@ class Connections:
         weakref.finalize(self, _close, self._resting)
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, HTTPMessage, bytes]:
-        """Post to the root; gives status, headers and body. Raises ConnectFailed, OSError or HTTPException."""
+        """Post to the root; gives status, headers and body. Raises ConnectFailed, ssl.SSLError, OSError or HTTPException."""
         connection = self._take()
         try:
             connection.request("POST", "/", body, headers)
@@ -70,6 +70,8 @@ class Connections:
             connection.connect()
         except OSError as error:
             connection.close()
+            if isinstance(error, ssl.SSLError):
+                raise
             raise ConnectFailed(str(error)) from error
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.sock.settimeout(self._read_seconds)

@@ -84,6 +84,8 @@ class LeanClient:
             return self._connections.post(body, headers)
         except ConnectFailed as error:
             raise botocore.EndpointConnectionError(endpoint_url=self._url, error=error) from error
+        except ssl.SSLError as error:
+            raise botocore.SSLError(endpoint_url=self._url, error=error) from error
         except TimeoutError as error:
             raise botocore.ReadTimeoutError(endpoint_url=self._url, error=error) from error
         except (OSError, HTTPException) as error:
