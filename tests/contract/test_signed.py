@@ -71,7 +71,7 @@ def receive(queue):
 def test_the_right_signature_is_taken_and_the_policy_heeded(queue):
     found = queue()
     assert found.send(['{"method": "a"}'], delay_seconds=0, group=None) == {}
-    (delivery,) = receive(found)
+    delivery, *_ = receive(found)
     assert found.change_visibility([(delivery.receipt_handle, 0)]) == {}
     with pytest.raises(AccessDenied, match=r"not authorized to perform: sqs:DeleteMessage"):
         found.delete([delivery.receipt_handle])
