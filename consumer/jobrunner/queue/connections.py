@@ -34,7 +34,7 @@ class Connections:
         weakref.finalize(self, _close, self._resting)
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, HTTPMessage, bytes]:
-        """Post to the root; gives status, headers and body. Raises ConnectFailed, ssl.SSLError, OSError or HTTPException."""
+        """Post to the root; gives status, headers and body. Raises ConnectFailed, another OSError or HTTPException."""
         connection = self._take()
         try:
             connection.request("POST", "/", body, headers)
