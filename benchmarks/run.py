@@ -1,4 +1,4 @@
-"""Workers side by side on a real ElasticMQ behind a proxy that adds 10 ms; prints one table.
+"""Workers side by side on a real ElasticMQ behind a proxy that adds 10 ms, and those that are fast also without.
 
 Each worker runs in turn, several rounds, each time on a fresh queue of no-op jobs: absolute figures of a
 noisy machine mean little, ratios within a round do. The slow ones get a tenth of the jobs. CPU is that of
@@ -14,7 +14,7 @@ import tempfile
 import time
 import venv
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import boto3
@@ -90,6 +90,7 @@ def main():
 
     before = [Contender("jobrunner before", US, "before", options.before)] if options.before else []
     contenders = [contender for contender in (*CONTENDERS, *before) if options.only in contender.name]
+    fast = [replace(contender, rounds=[]) for contender in contenders if contender.share == 1]
     for contender in contenders:
         if contender.package == "jobrunner":
             contender.checkout = ROOT
@@ -99,14 +100,20 @@ def main():
         server = ElasticMQ(Path(folder), in_memory=True).start()
         proxy = Proxy(server.url, delay_seconds=DELAY_SECONDS)
         try:
-            for number in range(options.rounds):
-                for contender in contenders:
-                    count = round(options.jobs * contender.share)
-                    contender.rounds.append(measure(contender, count, server, proxy, idle=number == 0))
-                    print(contender.name, contender.rounds[-1], file=sys.stderr)
+            run(contenders, server, proxy, options)
+            proxy.delay_seconds = 0
+            run(fast, server, proxy, options)
         finally:
             server.kill()
-    print(table(contenders))
+    print(f"{table(contenders)}\n\nWithout the delay:\n\n{table(fast)}")
+
+
+def run(contenders, server, proxy, options):
+    for number in range(options.rounds):
+        for contender in contenders:
+            count = round(options.jobs * contender.share)
+            contender.rounds.append(measure(contender, count, server, proxy, idle=number == 0 and proxy.delay_seconds))
+            print(contender.name, contender.rounds[-1], file=sys.stderr)
 
 
 def measure(contender, count, server, proxy, *, idle):
@@ -211,7 +218,7 @@ def table(contenders):
         ratio = statistics.median(mine["jobs_s"] / theirs["jobs_s"] for mine, theirs in pairs)
         lines.append(
             f"| {contender.name} | {middle['jobs_s']:,.0f} ({speeds[0]:,.0f} to {speeds[-1]:,.0f}) | {ratio:.2f} | "
-            f"{middle['cpu']:.2f} | {middle['requests']:.2f} | {rounds[0]['idle']:.0f} | {middle['rss']:.0f} |"
+            f"{middle['cpu']:.2f} | {middle['requests']:.2f} | {rounds[0].get('idle', 0):.0f} | {middle['rss']:.0f} |"
         )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Finds the CPythons from 3.11 to 3.14 here; runs the unit tests on each, on all but the newest, or names one."""
+"""Finds the CPythons from 3.11 to 3.14 here; runs the unit tests on each or on those in between, or names one."""
 
 import shutil
 import subprocess
@@ -44,8 +44,9 @@ def main():
         if word in sys.argv:
             print(here[index])
             return 0
-    if "--others" in sys.argv:
-        found.pop(max(version for version, python in found.items() if python))
+    if "--between" in sys.argv:
+        for end in (min, max):
+            found.pop(end((version for version, python in found.items() if python), key=VERSIONS.index))
     failed = [version for version, python in found.items() if python and run(version, python)]
     print(f"not on this machine: {', '.join(version for version, python in found.items() if not python) or 'none'}")
     print(f"failed on: {', '.join(failed) or 'none'}")

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True),
     pytest.mark.parametrize("shop", ["django"], indirect=True),
 ]
-TASKS = int(os.environ.get("TASKS", "120"))
+TASKS = int(os.environ.get("TASKS", "60"))
 KILLS = max(3, TASKS // 100)
 THREADS = 8
 

@@ -77,9 +77,9 @@ def test_pictures_become_thumbnails_by_themselves(page, box):
 
 @pytest.mark.long
 def test_restart_and_kill_in_the_middle_lose_nothing(page, box):
-    upload(page, *[picture(size=(4000, 3000), name=f"{n}.png") for n in range(6)])
+    upload(page, *[picture(size=(3000, 2200), name=f"{n}.png") for n in range(6)])
     assert "started" in box.ctl("restart", "jobrunner:*")
-    upload(page, *[picture(size=(4000, 3000), name=f"more{n}.png") for n in range(6)])
+    upload(page, *[picture(size=(3000, 2200), name=f"more{n}.png") for n in range(6)])
     for pid in box.worker_pids():
         os.kill(pid, signal.SIGKILL)
     expect(page.locator("li.task.done img")).to_have_count(12, timeout=60_000)
