@@ -34,8 +34,8 @@ class Contender:
     name: str
     command: list
     package: str = "jobrunner"
-    checkout: Path | None = None
     app: str = ""
+    checkout: Path | None = None
     queue: str = "jobs"
     share: float = 1.0
     rounds: list = field(default_factory=list)
@@ -88,7 +88,7 @@ def main():
     from proxy import Proxy
     from servers import ElasticMQ
 
-    before = [Contender("jobrunner before", US, "before", options.before)] if options.before else []
+    before = [Contender("jobrunner before", US, "before", checkout=options.before)] if options.before else []
     contenders = [contender for contender in (*CONTENDERS, *before) if options.only in contender.name]
     fast = [replace(contender, rounds=[]) for contender in contenders if contender.share == 1]
     for contender in contenders:
@@ -216,9 +216,10 @@ def table(contenders):
         speeds = sorted(one["jobs_s"] for one in rounds)
         pairs = zip(rounds, base.rounds, strict=True)
         ratio = statistics.median(mine["jobs_s"] / theirs["jobs_s"] for mine, theirs in pairs)
+        idle = f"{rounds[0]['idle']:.0f}" if "idle" in rounds[0] else "-"
         lines.append(
             f"| {contender.name} | {middle['jobs_s']:,.0f} ({speeds[0]:,.0f} to {speeds[-1]:,.0f}) | {ratio:.2f} | "
-            f"{middle['cpu']:.2f} | {middle['requests']:.2f} | {rounds[0].get('idle', 0):.0f} | {middle['rss']:.0f} |"
+            f"{middle['cpu']:.2f} | {middle['requests']:.2f} | {idle} | {middle['rss']:.0f} |"
         )
     return "\n".join(lines)
 
