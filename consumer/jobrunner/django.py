@@ -19,7 +19,8 @@ from jobrunner.app import tasks
 from jobrunner.app.catalog import Params, is_django_task
 from jobrunner.errors import AppError, SettingsError
 from jobrunner.sending import calls, inline
-from jobrunner.sending.producer import prepared
+from jobrunner.sending.how import How
+from jobrunner.sending.producer import call_of, prepared
 from jobrunner.settings import MODULE, check_queue_url
 
 try:
@@ -125,7 +126,8 @@ class SQSBackend(BaseTaskBackend):
         run_after = result.task.run_after
         if run_after is not None and timezone.is_naive(run_after):  # USE_TZ = False
             run_after = timezone.make_aware(run_after)
-        return prepared(result.task.module_path, params, at=run_after, id=result.id, queue_url=url)
+        call = call_of(result.task.module_path, params, job_id=result.id, at=run_after)
+        return prepared(call, How.checked(at=run_after), queue_url=url)
 
     def _sent(self, result: Any, send: Callable[[], str]) -> None:
         send()

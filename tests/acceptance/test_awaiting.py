@@ -11,7 +11,7 @@ pytestmark = pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
 MANY = int(os.environ.get("ASYNC_JOBS", "150"))
 
 JOBS = """
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from jobrunner import current_job
 async def hang():
     note("start hang")
@@ -29,11 +29,6 @@ async def fail_async():
     error = ValueError("spoilt")
     error.retry_seconds = 0
     raise error
-async def serve():
-    reader, writer = await asyncio.open_connection("127.0.0.1", int((HERE / "port.txt").read_text()))
-    writer.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
-    await reader.read()
-    writer.close()
 async def me(name):
     await asyncio.sleep(0.05)
     note(f"{name} {current_job().id}")
@@ -69,8 +64,7 @@ def test_at_most_so_many_run_and_the_others_stay_on_the_queue(hall):
     worker = hall.consume("--async-jobs", 5)
     hall.enqueue(*[("anap", {"seconds": 0.4, "name": "x"})] * 30)
     done = worker.wait("job.done", 30, method="anap")
-    began = [line["duration_ms"] for line in done]
-    assert min(began) >= 400
+    assert min(line["duration_ms"] for line in done) >= 400
     first, last = (time.strptime(line["timestamp"][:19], "%Y-%m-%dT%H:%M:%S") for line in (done[0], done[-1]))
     assert time.mktime(last) - time.mktime(first) >= 1, "in six turns"
     assert max(line["attempt"] for line in done) <= 2, "what could not start was left to others"
@@ -85,7 +79,7 @@ def test_one_over_its_limit_is_cancelled_alone_with_its_stack(hall):
     worker.wait("job.done", method="me")
     assert not worker.named("worker.stopping"), "the process goes on"
     assert not worker.named("job.failed"), "one line says it"
-    wait_for(lambda: hall.counts()[1:] == (0, 1) or hall.counts()[1] == 1, what="the culprit waits out its backoff")
+    wait_for(lambda: hall.counts()[1] == 1, what="the culprit waits out its backoff")
     assert worker.stop()[0] == 0
 
 
@@ -145,4 +139,4 @@ def test_its_lease_is_renewed_and_its_last_attempt_is_alone(hall, make_queue, se
     assert (hall.notes().count("start long"), done[0]["attempt"]) == (1, 1)
     hall.enqueue(("fail_async", []))
     failed = wait_for(lambda: [line for line in worker.lines + other.lines if line["event"] == "job.given_up"])
-    assert failed
+    assert failed[-1]["pid"] not in (worker.process.pid, other.process.pid)

@@ -249,6 +249,17 @@ def test_a_task_that_gives_up_is_finished(bakery, tasks, told, monkeypatch):
     assert told[-1][:2] == ("task_finished", "FAILED")
 
 
+def test_an_exception_that_cannot_say_what_it_is_stays_the_tasks_own(bakery, tasks, told, monkeypatch):
+    class UnspeakableError(Exception):
+        def __str__(self):
+            raise ValueError("no words")
+
+    monkeypatch.setattr(tasks, "helper", lambda *_: (_ for _ in ()).throw(UnspeakableError))
+    with pytest.raises(UnspeakableError):
+        run(bakery, "bread.tasks.bake", 1, attempt=10)
+    assert told[-1][:2] == ("task_finished", "FAILED")
+
+
 def test_what_a_task_returns_is_seen_to_its_end(bakery, tasks):
     """As a plain job's: a decorator that is no `async def` gives a coroutine, and a generator has not run."""
     run(bakery, "bread.tasks.promise", 4)

@@ -23,15 +23,7 @@ class Around:
         manager = self._make()
         if hasattr(type(manager), "__enter__"):
             return manager  # type: ignore[no-any-return]
-        if hasattr(type(manager), "__aenter__"):
-            raise AroundBroken(
-                f"--around {self._name!r} gave {manager!r:.100}, which `async def` jobs can enter and plain ones "
-                "cannot, so the job did not run: give it __enter__ and __exit__ as well"
-            )
-        raise AroundBroken(
-            f"--around {self._name!r} gave {manager!r:.100}, which is no context manager, so the job did not run: "
-            "decorate a generator with contextlib.contextmanager, or return an object with __enter__ and __exit__"
-        )
+        raise self._broken(manager)
 
     def on_loop(self) -> AbstractAsyncContextManager[Any]:
         """Make one for an `async def` job: what it does on the event loop holds up all others there."""
@@ -40,7 +32,19 @@ class Around:
             return manager  # type: ignore[no-any-return]
         if hasattr(type(manager), "__enter__"):
             return _entered(manager)
-        return _entered(self.on_thread())  # says what is wrong with it
+        raise self._broken(manager)
+
+    def _broken(self, manager: object) -> AroundBroken:
+        gave = f"--around {self._name!r} gave {manager!r:.100}, which"
+        if hasattr(type(manager), "__aenter__"):
+            return AroundBroken(
+                f"{gave} `async def` jobs can enter and plain ones cannot, so the job did not run: "
+                "give it __enter__ and __exit__ as well"
+            )
+        return AroundBroken(
+            f"{gave} is no context manager, so the job did not run: "
+            "decorate a generator with contextlib.contextmanager, or return an object with __enter__ and __exit__"
+        )
 
 
 @asynccontextmanager

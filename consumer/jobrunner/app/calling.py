@@ -3,10 +3,14 @@
 import inspect
 import os
 from collections.abc import Awaitable
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 from jobrunner.app.around import Around
 from jobrunner.app.catalog import Job
+
+#: It keeps nothing, so that all jobs may enter the same one.
+NOTHING_AROUND = nullcontext()
 
 
 class Awaits(Protocol):
@@ -38,13 +42,9 @@ class Caller:
         returned = False
         pid = os.getpid()
         try:
-            if self._around is None:
+            with self._around.on_thread() if self._around else NOTHING_AROUND:
                 self._finish(job.function(*arguments.args, **arguments.kwargs))
                 returned = True
-            else:
-                with self._around.on_thread():
-                    self._finish(job.function(*arguments.args, **arguments.kwargs))
-                    returned = True
         except BaseException as error:
             _end_forked_child(pid, error)
             return error
@@ -56,13 +56,9 @@ class Caller:
         returned = False
         pid = os.getpid()
         try:
-            if self._around is None:
+            async with self._around.on_loop() if self._around else NOTHING_AROUND:
                 check_returned(await to_its_end(job.function(*arguments.args, **arguments.kwargs)))
                 returned = True
-            else:
-                async with self._around.on_loop():
-                    check_returned(await to_its_end(job.function(*arguments.args, **arguments.kwargs)))
-                    returned = True
         except BaseException as error:
             _end_forked_child(pid, error)
             return error

@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -26,6 +25,7 @@ from jobrunner.app.around import Around
 from jobrunner.app.calling import check_returned, to_its_end
 from jobrunner.app.catalog import Job, is_django_task, modules, public
 from jobrunner.app.opening import import_failed, import_module
+from jobrunner.app.raised import described, retry_wanted
 from jobrunner.current import CurrentJob, current_job
 from jobrunner.errors import AppError, AppImportFailed, NoSuchModule
 
@@ -124,7 +124,7 @@ class Run:
             check_returned(returned)
         except BaseException as error:
             if _is_final(job, error):
-                self._finished(result, status="FAILED", errors=[_described(error)])
+                self._finished(result, status="FAILED", errors=[_error_of(error)])
             raise
         self._finished(result, status="SUCCESSFUL", _return_value=returned)
 
@@ -161,16 +161,14 @@ class Run:
 
 def _is_final(job: CurrentJob, error: BaseException) -> bool:
     """Tell whether no attempt follows this failure, as far as that is known while the job still runs."""
-    with suppress(BaseException):  # the exception may do anything when it is asked
-        if getattr(error, "retry_seconds", 0) is None:
-            return True
+    if retry_wanted(error) is None:
+        return True
     return job.attempts_max is not None and job.attempt >= job.attempts_max
 
 
-def _described(error: BaseException) -> Any:
+def _error_of(error: BaseException) -> Any:
     kind = type(error)
-    text = "".join(traceback.format_exception(error))
-    return base.TaskError(exception_class_path=f"{kind.__module__}.{kind.__qualname__}", traceback=text)
+    return base.TaskError(exception_class_path=f"{kind.__module__}.{kind.__qualname__}", traceback=described(error))
 
 
 class Connections(Around):

@@ -94,9 +94,8 @@ def _check(method: str, params: Any, **app: Any) -> None:
         click.echo(f"not checked, since the app does not load here: {error}", err=True)
         return
     finally:
-        if (
-            str(app["app_dir"]) in sys.path[:1]
-        ):  # what botocore imports late must not find the app's files of the same name
+        # What botocore imports late must not find the app's files of the same name.
+        if str(app["app_dir"]) in sys.path[:1]:
             del sys.path[0]
     try:
         found.find(method).bind(params)

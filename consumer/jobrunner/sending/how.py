@@ -21,7 +21,9 @@ class How:
     group: str | None = None
 
     @classmethod
-    def checked(cls, *, delay_seconds: int | timedelta | None, at: datetime | None, group: str | None) -> "How":
+    def checked(
+        cls, *, delay_seconds: int | timedelta | None = None, at: datetime | None = None, group: str | None = None
+    ) -> "How":
         """Make it of what a caller says; raises SettingsError, naming the value and the cure."""
         _check_group(group)
         if at is None:

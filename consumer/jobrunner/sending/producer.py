@@ -74,25 +74,12 @@ def enqueue(
     QueueNotFound nor an AccessDenied the job may be on the queue all the same. Its `job_id` is the id to
     try again with, `id=`, so that the job can tell the two apart from two jobs.
     """
-    return prepared(
-        method, params, delay_seconds=delay_seconds, at=at, group=group, context=context, id=id, queue_url=queue_url
-    )()
+    call = call_of(method, params, context, job_id=id, at=at)
+    return prepared(call, How.checked(delay_seconds=delay_seconds, at=at, group=group), queue_url=queue_url)()
 
 
-def prepared(
-    method: Method,
-    params: Params | None = None,
-    *,
-    delay_seconds: int | timedelta | None = None,
-    at: datetime | None = None,
-    group: str | None = None,
-    context: Mapping[str, object] | None = None,
-    id: str | None = None,  # noqa: A002 - as above
-    queue_url: str | None = None,
-) -> Callable[[], str]:
+def prepared(call: Call, how: How, *, queue_url: str | None = None) -> Callable[[], str]:
     """Check all that can be checked without SQS, and give what sends it: for after the commit."""
-    call = _call(method, params, context, job_id=id, at=at)
-    how = How.checked(delay_seconds=delay_seconds, at=at, group=group)
     job_id, body, url = str(call.id), encode(call), _queue_url(queue_url)
 
     def send() -> str:
@@ -134,7 +121,7 @@ def enqueue_many(
     """
     url = _queue_url(queue_url)
     how = How.checked(delay_seconds=delay_seconds, at=at, group=group)
-    prepared = [_call(*_pair(index, call), context, at=at) for index, call in enumerate(calls)]
+    prepared = [call_of(*_pair(index, call), context, at=at) for index, call in enumerate(calls)]
     if how.later_at and len(prepared) > LATER_MAX:
         raise SettingsError(
             f"{len(prepared)} jobs for {at}: each is a schedule of its own, so give {LATER_MAX} at most, "
@@ -241,18 +228,19 @@ def _pair(index: int, call: Any) -> tuple[Method, Params | None]:
     raise SettingsError(f"calls[{index}] is {call!r:.100}, not a pair of method and params")
 
 
-def _call(
+def call_of(
     method: Method,
     params: Params | None,
-    context: Mapping[str, object] | None,
+    context: Mapping[str, object] | None = None,
     *,
     job_id: str | None = None,
     at: datetime | None = None,
 ) -> Call:
+    """Write a call down as a message will have it, its params bound where the function is here."""
     if isinstance(method, PreparedCall):
         if params is not None:
             raise SettingsError(f"params are given twice: in call(...) and as {params!r:.100}")
-        return _call(method.function, method.params, context, job_id=job_id, at=at)
+        return call_of(method.function, method.params, context, job_id=job_id, at=at)
     arguments = {} if params is None else params
     if not isinstance(method, str):
         method = _name_of(method, arguments)

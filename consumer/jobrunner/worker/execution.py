@@ -14,11 +14,11 @@ from structlog.typing import FilteringBoundLogger
 from jobrunner import current, outcome
 from jobrunner.app.calling import Caller
 from jobrunner.app.catalog import Catalog, Job
+from jobrunner.app.raised import NOT_SAID, described, forget, retry_wanted
 from jobrunner.errors import AroundBroken, BadParams, MalformedMessage, UnknownMethod
 from jobrunner.message import Call, Delivery, decode
 from jobrunner.outcome import Outcome
 from jobrunner.telemetry.metrics import Metrics
-from jobrunner.worker.raised import NOT_SAID, described, forget, retry_wanted
 from jobrunner.worker.settler import say_given_up
 
 UNKNOWN_LOG_SECONDS = 60.0

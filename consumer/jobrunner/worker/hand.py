@@ -133,8 +133,7 @@ class Hand:
         )
 
     def _wake(self) -> None:
-        # The first two say for most jobs that there is nothing to ask.
-        if self._waiting and not (self._receives and not self._was_full) and self._ask():
+        if self._waiting and self._ask():
             self._changed.notify()
 
     # The way of one delivery: each step only from the state that it follows.
