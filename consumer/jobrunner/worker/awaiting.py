@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from jobrunner.app.coroutines import Coroutines, stack_of_coroutine
 from jobrunner.worker.execution import Execution, Prepared
@@ -14,13 +15,21 @@ class Awaiting:
     """Starts up to `most` jobs on the loop; the others wait in line, from where the keeper hands them back."""
 
     def __init__(
-        self, *, execution: Execution, coroutines: Coroutines, hand: Hand, settler: Settler, most: int
+        self,
+        *,
+        execution: Execution,
+        coroutines: Coroutines,
+        hand: Hand,
+        settler: Settler,
+        most: int,
+        died: Callable[[str, BaseException], None],
     ) -> None:
         self._execution = execution
         self._coroutines = coroutines
         self._hand = hand
         self._settler = settler
         self._most = most
+        self._died = died
         self._tasks: dict[Lease, asyncio.Task[None]] = {}
         self._line: deque[tuple[Lease, Prepared]] = deque()
 
@@ -57,6 +66,10 @@ class Awaiting:
                 await asyncio.to_thread(self._settler.settle, lease, outcome)
             else:
                 self._settler.settle(lease, outcome)
+        except asyncio.CancelledError:
+            return  # its limit was over while it was settled: the thread goes on with that
+        except BaseException as error:  # a task keeps its error to itself
+            self._died("coroutines", error)
         finally:
             del self._tasks[lease]
             self._start_next()

@@ -110,6 +110,7 @@ class Runner:
             hand=self._hand,
             settler=self._settler,
             most=self._settings.async_jobs,
+            died=self._died,
         )
         self._pool = Pool(
             execution=execution, alone=alone, awaiting=self._awaiting, hand=self._hand, settler=self._settler
@@ -232,8 +233,10 @@ class Runner:
             try:
                 loop()
             except BaseException as error:
-                code = error.exit_code if isinstance(error, JobrunnerError) else ExitCode.THREAD_DIED
-                self._log.critical("thread.died", thread=name, exc_info=error)
-                self._inbox.ask(code)
+                self._died(name, error)
 
         Thread(target=run, name=name, daemon=True).start()
+
+    def _died(self, name: str, error: BaseException) -> None:
+        self._log.critical("thread.died", thread=name, exc_info=error)
+        self._inbox.ask(error.exit_code if isinstance(error, JobrunnerError) else ExitCode.THREAD_DIED)
