@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/uv pip install --quiet
 
-.PHONY: demo page test unit lint check format wheel lock lowest foreign pythons torture bench clean
+.PHONY: demo page pages test unit lint check format wheel lock lowest foreign pythons torture bench clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,9 @@ check: lint  ## all that a machine can check without running a worker
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+pages: .venv/ready  ## what the pages have from the code: the log's schema, tables, pictures
+	$(BIN)/python docs/make.py
 
 wheel: .venv/ready  ## dist/jobrunner_sqs-*.whl, for an app's requirements
 	$(BIN)/python -m build --wheel --installer uv

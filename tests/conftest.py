@@ -5,6 +5,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import lines
 import pytest
 import servers
 import structlog
@@ -57,7 +58,8 @@ def log(events):
         events.append({**event, "level": name})
         raise structlog.DropEvent
 
-    return structlog.wrap_logger(None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(10))
+    yield structlog.wrap_logger(None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(10))
+    assert not [fault for event in list(events) for fault in lines.faults_of_call(event)]
 
 
 @pytest.fixture
@@ -112,6 +114,23 @@ def pytest_unconfigure(config):
         if server.process:
             server.kill()
         folder.cleanup()
+
+
+def pytest_sessionfinish(session):
+    """Hand on, from each process of a parallel run, how many lines of workers it has held against the schema."""
+    if output := getattr(session.config, "workeroutput", None):
+        output["lines"] = dict(lines.CHECKED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    lines.CHECKED.update(getattr(node, "workeroutput", {}).get("lines", {}))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if lines.CHECKED:
+        count, kinds = lines.CHECKED.total(), len(lines.CHECKED)
+        terminalreporter.write_line(f"{count:,} lines of {kinds} kinds checked against docs/events.schema.json")
 
 
 @pytest.fixture(scope="session")

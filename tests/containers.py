@@ -8,6 +8,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
+import lines
 from servers import ROOT, free_port, wait_for
 
 BIN = Path(sys.executable).parent
@@ -64,6 +65,7 @@ class Container:
             os.killpg(self.process.pid, signal.SIGTERM)
             self.process.wait(30)
         self.cat.wait(30)
+        assert not lines.faults_in(self.log.read_text())
 
     def worker_pids(self):
         """Find the workers by their command line."""

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import lines
 from servers import wait_for
 
 PROGRAM = [sys.executable, "-P", "-m", "jobrunner"]
@@ -19,6 +20,7 @@ class Worker:
     def __init__(self, *words, env=None, cwd=None, **popen):
         self.lines = []
         self.other = []
+        self.faults = []
         self.process = subprocess.Popen(
             [*PROGRAM, *map(str, words)],
             env={**os.environ, **(env or {})},
@@ -34,9 +36,12 @@ class Worker:
     def _read(self):
         for line in self.process.stdout:
             try:
-                self.lines.append(json.loads(line))
+                found = json.loads(line)
             except ValueError:
                 self.other.append(line)
+            else:
+                self.faults += lines.faults_of(found)
+                self.lines.append(found)
         self.process.stdout.close()
 
     def named(self, event, **having):
@@ -61,6 +66,7 @@ class Worker:
         """Wait for the end; returns the exit code."""
         code = self.process.wait(seconds)
         self._reader.join(seconds)
+        assert not self.faults, "lines that docs/events.schema.json does not know"
         return code
 
     def stop(self):

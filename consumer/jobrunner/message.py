@@ -60,6 +60,16 @@ class Delivery:
     sent_at: float
     group: str | None = None
 
+    def ids(self) -> dict[str, str | int | None]:
+        """Give what a log line names a job by; a malformed body has no method."""
+        call = decode_or_none(self.body)
+        return {
+            "method": call.method if call else None,
+            "message_id": self.message_id,
+            "job_id": (call and call.id) or self.message_id,
+            "attempt": self.attempt,
+        }
+
 
 def encode(call: Call) -> str:
     """Write a call as a body of pure ASCII; raises MalformedMessage if JSON cannot carry it."""

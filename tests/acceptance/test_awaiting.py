@@ -112,7 +112,7 @@ def test_sigterm_hands_all_back_and_sigusr1_shows_where_each_stands(hall):
     assert all("await asyncio.Event().wait()" in line["stack"] for line in shown)
     code, seconds = worker.stop()
     assert (code, seconds < 3) == (0, True), f"{seconds} {worker}"
-    assert worker.named("worker.stopped")[0]["handed_back"] == MANY
+    assert worker.named("worker.stopped")[0]["handed_back_count"] == MANY
     wait_for(lambda: hall.counts()[1] <= MANY // 50, what="all of them visible, or nearly")
 
 

@@ -31,7 +31,7 @@ def test_tasks_and_plain_jobs_of_each_kind_run_also_after_the_database_dropped_e
     shop.order(1)
     worker.wait("job.done", method="shop.tasks.ship")
     ready = worker.named("worker.ready")[0]
-    assert (ready["django"], ready["methods"]) == ("shop.settings", 4)
+    assert (ready["django"], ready["method_count"]) == ("shop.settings", 4)
     for again in (1, 2):
         shop.order(1, path="reminders")
         shop.app.enqueue(("orders.bill", [1]), ("orders.rate", [1]))

@@ -49,7 +49,7 @@ def test_a_job_of_sixty_steps_that_is_stopped_five_times_does_each(long_app):
             worker.kill()
             continue
         assert worker.stop()[0] == 0, str(worker)
-        assert worker.named("worker.stopped", handed_back=0), str(worker)
+        assert worker.named("worker.stopped", handed_back_count=0), str(worker)
     worker = app.consume(env={"JOBRUNNER_QUEUE_URL": app.queue_url})
     wait_for(lambda: str(STEPS - 1) in app.notes(), 30, str(worker))
     app.wait_until_empty()
@@ -97,7 +97,7 @@ def test_ecs_is_asked_to_leave_the_task_of_a_long_job_alone(app, agent):
     worker = app.consume("--protect-after", 1, env={"ECS_AGENT_URI": agent.url})
     app.enqueue(("nap", {"seconds": 0.1}), ("nap", {"seconds": 3}))
     worker.wait("job.done", 2, method="nap")
-    assert worker.wait("task.protected", method="nap", minutes=10)
+    assert worker.wait("task.protected", method="nap", protected_minutes=10)
     wanted = {"ProtectionEnabled": True, "ExpiresInMinutes": 10}
     assert agent.asked == [("/api/task/task-protection/v1/state", wanted)]
 

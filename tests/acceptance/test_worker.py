@@ -118,7 +118,7 @@ def test_sigterm_hands_running_jobs_back_and_they_start_elsewhere_at_once(app):
     wait_for(lambda: len(app.notes()) == 5)
     code, seconds = worker.stop()
     assert (code, seconds < 3) == (0, True), f"{seconds} {worker}"
-    assert worker.named("worker.stopped")[0]["handed_back"] == 4
+    assert worker.named("worker.stopped")[0]["handed_back_count"] == 4
     assert "end short" in app.notes()
     assert app.counts() == (4, 0, 0)
     other = app.consume()

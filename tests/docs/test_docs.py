@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -165,19 +166,6 @@ def table(page, heading):
     return [word for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for word in re.findall(r"`(.*?)`", row)]
 
 
-def test_every_event_that_we_log_is_explained():
-    said = re.compile(r'(?:log\.\w+|\bsay)\(\s*f?"([a-z_]+\.[a-z_{}]+)"')
-    events = {event for text in SOURCES.values() for event in said.findall(text)}
-    dynamic = {"job.{name}"}
-    assert dynamic < events
-    assert set(table(RUNNING, "What the lines say")) == (events - dynamic) | {
-        "log.dropped",
-        "job.malformed",
-        "job.bad_params",
-        "worker.ready",
-    }
-
-
 def test_every_metric_is_explained():
     given = re.compile(r"metrics\.(?:job|event)\(([^,)]*)")
     words = {word for text in SOURCES.values() for call in given.findall(text) for word in re.findall(r'"(\w+)"', call)}
@@ -251,3 +239,9 @@ def test_a_type_checker_sees_a_wrong_call(tmp_path):
     lines = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
     first = WRONG.count("\n") + 1
     assert lines == set(range(first, first + len(MISTAKES))), done.stdout + done.stderr
+
+
+def test_what_the_pages_have_from_the_code_is_as_made_by_make_pages():
+    make = runpy.run_path(str(ROOT / "docs" / "make.py"))
+    for path, text in make["pages"]().items():
+        assert path.read_text() == text, f"{path.name}: make pages"

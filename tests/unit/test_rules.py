@@ -241,7 +241,7 @@ def test_an_outage_is_one_line_at_its_start_and_one_at_its_end(outage, clock, ev
     outage.succeeded("delete")
     outage.succeeded("delete")
     assert len(events.named("sqs.outage")) == 1
-    assert events.one("sqs.recovered")["seconds"] == 20
+    assert events.one("sqs.recovered")["outage_seconds"] == 20
 
 
 def test_what_works_goes_on_and_what_fails_shares_one_gate(outage, clock):

@@ -167,7 +167,7 @@ def test_a_hand_back_that_fails_is_not_tried_again_since_another_may_have_it(hou
     house.settler.hand_back(house.hand.give_up_these([lease]), at_once=True)
     house.queue.down = True
     house.send()
-    assert events.one("job.not_released")["count"] == 1
+    assert events.one("job.not_released")["message_count"] == 1
     assert len(house.visibility.line) == 0
 
 

@@ -71,7 +71,7 @@ def test_a_stop_hands_back_what_runs_here_and_leaves_the_last_attempts_alone(way
         way.take(ExitCode.STOPPED)
     assert [lease.state for lease in leases] == [State.RELEASING, State.ALONE]
     assert rooms.told.count("release") == 1
-    assert (events.one("worker.stopped")["handed_back"], events.one("worker.stopped")["alone"]) == (1, 1)
+    assert (events.one("worker.stopped")["handed_back_count"], events.one("worker.stopped")["alone_count"]) == (1, 1)
 
 
 def test_what_has_one_attempt_left_is_hidden_from_our_own_last_poll(way_out, monkeypatch):

@@ -78,7 +78,7 @@ class Outage:
             self._refused_since = None
             self._next_try = 0.0  # the others may have their turn at once
             if not self._failing:
-                self._log.info("sqs.recovered", action=action, seconds=round(self._clock() - self._since, 1))
+                self._log.info("sqs.recovered", action=action, outage_seconds=round(self._clock() - self._since, 1))
 
     def _pause(self) -> float:
         return PAUSES_SECONDS[min(self._failures, len(PAUSES_SECONDS) - 1)]

@@ -154,7 +154,7 @@ class LineWriter:
 
     def _say_dropped(self) -> None:
         with self._lock:
-            said = add_stamp(None, "", {"level": "warning", "event": "log.dropped", "lines": self._dropped})
+            said = add_stamp(None, "", {"level": "warning", "event": "log.dropped", "line_count": self._dropped})
             if self._dropped and self._is_written(render_json(None, "", said).encode() + b"\n", 0):
                 self._dropped = 0
 
@@ -199,7 +199,7 @@ def render_json(_logger: object, _name: str, event: MutableMapping[str, Any]) ->
     """Write an event as one line; the longest texts of one too long lose their middle, and say so."""
     event = {**{key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}, **event}
     if len(event) > KEYS_MAX:
-        event = {**dict(islice(event.items(), KEYS_MAX)), "keys_cut": len(event) - KEYS_MAX}
+        event = {**dict(islice(event.items(), KEYS_MAX)), "keys_cut_count": len(event) - KEYS_MAX}
     line = _dumps(event)
     while len(line) >= LINE_BYTES_MAX:
         texts = {key: value if isinstance(value, str) else _dumps(value) for key, value in event.items()}
@@ -208,7 +208,8 @@ def render_json(_logger: object, _name: str, event: MutableMapping[str, Any]) ->
         event = {**event, longest: cut(texts[longest], max(len(texts[longest]) - excess, len(texts[longest]) // 2))}
         shorter = _dumps(event)
         if len(shorter) >= len(line):
-            return _dumps({"event": "log.too_long", "of": str(event.get("event"))[:200], "keys": len(event)})
+            said = {"of": str(event.get("event"))[:200], "key_count": len(event)}
+            return _dumps(add_stamp(None, "", {"level": "warning", "event": "log.too_long", **said}))
         line = shorter
     return line
 

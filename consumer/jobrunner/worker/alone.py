@@ -79,8 +79,7 @@ class Alone:
         delivery = lease.delivery
         self._log.warning(
             "alone.not_started",
-            message_id=delivery.message_id,
-            attempt=delivery.attempt,
+            **delivery.ids(),
             error=reason,
             effect="the last attempt runs beside the others",
         )
@@ -94,8 +93,8 @@ class Alone:
         outcome = failed("died", delivery.attempt, self._order.attempts_max)
         self._log.error(
             "job.failed",
-            message_id=delivery.message_id,
-            attempt=delivery.attempt,
+            **delivery.ids(),
+            attempts_max=self._order.attempts_max,
             retry_seconds=outcome.retry_seconds,
             error=f"its own process ended with {ended_with}: on its last attempt a job runs alone",
         )

@@ -128,7 +128,7 @@ class Execution:
             return self._refused("malformed", delivery, str(error))
         if isinstance(error, BadParams):
             self._metrics.job("bad_params", method=call.method)
-            return self._refused("bad_params", delivery, str(error), method=call.method)
+            return self._refused("bad_params", delivery, str(error))
         if error is not None:
             self._metrics.event("unknown_method")  # without its name: anybody may make up any number of them
             return self._unknown(call.method, delivery, error)
@@ -186,15 +186,13 @@ class Execution:
             self._log.error("around.broken", error=str(error))
         return replace(outcome.unknown_method(delivery.attempt, self._attempts_max), name="around_broken")
 
-    def _refused(self, name: str, delivery: Delivery, error: str, **more: object) -> Outcome:
+    def _refused(self, name: str, delivery: Delivery, error: str) -> Outcome:
         refused = outcome.failed(name, delivery.attempt, self._attempts_max)
         self._log.error(
             f"job.{name}",
-            message_id=delivery.message_id,
-            attempt=delivery.attempt,
+            **delivery.ids(),
             retry_seconds=refused.retry_seconds,
             error=error,
-            **more,
         )
         return refused
 
@@ -203,9 +201,7 @@ class Execution:
         if self._says_all or self._is_news(method):
             self._log.error(
                 "job.unknown_method",
-                method=method,
-                message_id=delivery.message_id,
-                attempt=delivery.attempt,
+                **delivery.ids(),
                 retry_seconds=refused.retry_seconds,
                 error=str(error),
             )

@@ -187,7 +187,7 @@ class LastAttempt:
             if self._is_deleted():
                 return
         effect = "the job ran to its end, and its message could not be deleted in time: it is a dead letter"
-        self._log.error("job.lease_lost", message_id=self._delivery.message_id, effect=effect)
+        self._log.error("job.lease_lost", **self._delivery.ids(), effect=effect)
 
     def _is_deleted(self) -> bool:
         try:
@@ -209,8 +209,7 @@ class LastAttempt:
     def _say_timed_out(self, limit_seconds: int) -> None:
         self._log.error(
             "job.timed_out",
-            message_id=self._delivery.message_id,
-            attempt=self._delivery.attempt,
+            **self._delivery.ids(),
             limit_seconds=limit_seconds,
             stack=self._coroutines.stack_for(self._thread_id) or stack_of_thread(self._thread_id),
         )

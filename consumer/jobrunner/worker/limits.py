@@ -15,7 +15,7 @@ from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.lease import Lease, State
 from jobrunner.worker.loop_watch import LoopWatch
 from jobrunner.worker.receiver import Receiver
-from jobrunner.worker.stacks import Stacks, method_of
+from jobrunner.worker.stacks import Stacks
 
 #: What was cancelled may take so long to clean up after itself.
 CANCEL_SECONDS = 10
@@ -72,9 +72,7 @@ class JobLimit:
     def _say_timed_out(self, lease: Lease) -> None:
         self._log.error(
             "job.timed_out",
-            method=method_of(lease),
-            message_id=lease.delivery.message_id,
-            attempt=lease.delivery.attempt,
+            **lease.delivery.ids(),
             limit_seconds=self._limit_seconds,
             stack=self._stacks.of_job(lease),
         )
@@ -92,7 +90,7 @@ class PollWatch:
         """Compare the oldest receive under way with the limit; waiting for busy threads is none."""
         seconds = self._receiver.seconds_out()
         if seconds > self._receiver.stuck_seconds():
-            self._log.error("receive.stuck", seconds=round(seconds))
+            self._log.error("receive.stuck", out_seconds=round(seconds))
             self._inbox.ask(ExitCode.POLL_STUCK)
 
 

@@ -5,7 +5,7 @@ from structlog.typing import FilteringBoundLogger
 from jobrunner.app.coroutines import Coroutines
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.lease import State
-from jobrunner.worker.stacks import method_of, stack_of_thread
+from jobrunner.worker.stacks import stack_of_thread
 
 #: Held for longer, it is said.
 BLOCKED_SECONDS = 1.0
@@ -37,8 +37,7 @@ class LoopWatch:
         lease = next((each for each in on_loop if each.delivery.message_id == self.holder), None)
         self._log.warning(
             "loop.blocked",
-            method=method_of(lease) if lease else None,
-            message_id=self.holder,
+            **(lease.delivery.ids() if lease else {"message_id": self.holder}),
             held_seconds=held_seconds,
             stack=stack_of_thread(self._coroutines.thread_id()),
             effect="every other `async def` job waits: await what this one waits for, or make it a plain def",

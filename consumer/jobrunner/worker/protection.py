@@ -12,7 +12,6 @@ from structlog.typing import FilteringBoundLogger
 from jobrunner.errors import JobrunnerError
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.lease import Lease, State
-from jobrunner.worker.stacks import method_of
 
 #: Each request protects for so long; ECS takes 1 to 2,880 minutes. No request takes the protection away, since
 #: several processes share a task and none knows of the others' jobs: it ends by itself this long after the last.
@@ -53,8 +52,7 @@ class TaskProtection:
         self._protect(PROTECTED_MINUTES)
         self._next_at = now + RENEW_SECONDS
         if now > self._ends_at:
-            name, message_id = method_of(job), job.delivery.message_id
-            self._log.info("task.protected", method=name, message_id=message_id, minutes=PROTECTED_MINUTES)
+            self._log.info("task.protected", **job.delivery.ids(), protected_minutes=PROTECTED_MINUTES)
         self._ends_at = now + PROTECTED_MINUTES * 60
 
     def _long_job(self, now: float) -> Lease | None:

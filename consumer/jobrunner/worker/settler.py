@@ -3,14 +3,13 @@
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner.errors import QueueError
-from jobrunner.message import Delivery, decode_or_none
+from jobrunner.message import Delivery
 from jobrunner.outcome import Outcome, handed_back
 from jobrunner.queue.paced import PacedQueue
 from jobrunner.telemetry.metrics import Metrics
 from jobrunner.worker.batches import Batches
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.lease import Lease, State
-from jobrunner.worker.stacks import method_of
 from jobrunner.worker.visibility import Visibility
 
 #: Outcomes of deliveries whose jobs did not end here: nobody else counts them.
@@ -57,8 +56,9 @@ class Settler:
         try:
             self._queue.bury(delivery, outcome.reason)
         except QueueError as error:
-            ids = {"method": method_of(lease), "message_id": delivery.message_id, "attempt": delivery.attempt}
-            self._log.error("job.not_given_up", **ids, error=str(error), retry_seconds=outcome.release_seconds)
+            self._log.error(
+                "job.not_given_up", **delivery.ids(), error=str(error), retry_seconds=outcome.release_seconds
+            )
             self._hand.give_back(lease)
             self.release(lease, Outcome(outcome.name, outcome.release_seconds))
             return
@@ -126,21 +126,16 @@ class Settler:
         self._metrics.event("undeleted")
         self._log.error(
             "job.lease_lost",
-            message_id=lease.delivery.message_id,
-            attempt=lease.delivery.attempt,
+            **lease.delivery.ids(),
             effect="the job ran to its end, and its lease ended before its message was deleted: it may run again",
         )
 
 
 def say_given_up(log: FilteringBoundLogger, delivery: Delivery, reason: str) -> None:
     """Log that a job will not be tried again."""
-    call = decode_or_none(delivery.body)
     log.error(
         "job.given_up",
-        method=call.method if call else None,
-        message_id=delivery.message_id,
-        job_id=(call and call.id) or delivery.message_id,
-        attempt=delivery.attempt,
+        **delivery.ids(),
         reason=reason,
         effect="it is among the dead letters, or SQS moves it there when it looks at it again",
     )

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from jobrunner.message import decode_or_none
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.lease import Lease, State
 
@@ -41,21 +40,8 @@ class Stacks:
                 self._log.warning("dump.thread", thread=thread.name, stack=stack_of_thread(thread.ident))
 
 
-def method_of(lease: Lease) -> str | None:
-    """Name the method of a delivery; None if its body is malformed."""
-    call = decode_or_none(lease.delivery.body)
-    return call.method if call else None
-
-
 def _facts(lease: Lease) -> dict[str, object]:
-    delivery = lease.delivery
-    return {
-        "state": lease.state.name.lower(),
-        "method": method_of(lease),
-        "message_id": delivery.message_id,
-        "attempt": delivery.attempt,
-        "lease_lost": lease.lost,
-    }
+    return {"state": lease.state.name.lower(), **lease.delivery.ids(), "lease_lost": lease.lost}
 
 
 def stack_of_thread(thread_id: int) -> str:

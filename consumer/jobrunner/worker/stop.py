@@ -63,7 +63,7 @@ class WayOut:
     def take(self, code: ExitCode) -> NoReturn:
         """End the process. Jobs on their last attempt, in processes of their own, go on without it."""
         self.is_taken = True
-        self._log.info("worker.stopping", reason=code.name.lower(), in_hand=len(self._hand))
+        self._log.info("worker.stopping", reason=code.name.lower(), in_hand_count=len(self._hand))
         self._receiver.stop()
         unstarted = self._hand.give_up_all(State.WAITING, but_last_attempts=code is ExitCode.RECYCLED)
         self._hand_back(unstarted)
@@ -78,9 +78,9 @@ class WayOut:
         self._log.info(
             "worker.stopped",
             code=int(code),
-            handed_back=len(unstarted) + len(unfinished),
-            undeleted=self._hand.count(State.DONE),
-            alone=self._hand.count(State.ALONE),
+            handed_back_count=len(unstarted) + len(unfinished),
+            undeleted_count=self._hand.count(State.DONE),
+            alone_count=self._hand.count(State.ALONE),
         )
         self._switch.close()
         if self._status:

@@ -118,14 +118,13 @@ class Visibility:
             self._hand.confirm(change.lease for change in changes)
             ids = [change.lease.delivery.message_id for change in changes]
             effect = "each comes back by itself when its lease runs out"
-            self._log.warning("job.not_released", count=len(ids), message_ids=ids, error=error, effect=effect)
+            self._log.warning("job.not_released", message_count=len(ids), message_ids=ids, error=error, effect=effect)
 
     def _say_lost(self, lease: Lease, error: str) -> None:
         self._metrics.event("leases_lost")
         self._log.error(
             "lease.lost",
-            message_id=lease.delivery.message_id,
-            attempt=lease.delivery.attempt,
+            **lease.delivery.ids(),
             error=error,
             effect="the job goes on here, and the message may start elsewhere meanwhile",
         )
