@@ -42,6 +42,8 @@ class Settings:
     log_format: Literal["json", "console"] = "json"
     log_level: str = "info"
     metrics: Literal["emf", "emf-totals", "off"] = "off"
+    #: How the span of a run hangs together with that of its send: by a link between two traces, or as its child.
+    trace: Literal["link", "parent"] = "link"
 
     def variables(self) -> dict[str, str]:
         """Give what the app's own code and the programs it starts should know as well, by its variables."""

@@ -45,7 +45,7 @@ def attempt(monkeypatch, tmp_path, log, metrics):
         )
         execution = SimpleNamespace(prepare=lambda _: None, run=lambda _: outcome)
         made = LastAttempt(
-            order=order, queue=FakeQueue(), execution=execution, coroutines=None, metrics=metrics, log=log
+            order=order, queue=FakeQueue(), execution=execution, coroutines=None, metrics=metrics, spans=None, log=log
         )
         made.report = lambda: os.read(reader, 4096).decode().splitlines()
         return made

@@ -58,6 +58,7 @@ def way_out(monkeypatch, log, metrics):
         switch=rooms,
         status=None,
         metrics=metrics,
+        spans=None,
         log=log,
     )
     return way, rooms, inbox, hand, leases

@@ -176,4 +176,12 @@ worker = of(
         type=click.Choice(["emf", "emf-totals", "off"]),
         help="emf: once a minute, lines that CloudWatch Logs turns into metrics by itself; emf-totals: not by method.",
     ),
+    click.option(
+        "--trace",
+        default="link",
+        show_default=True,
+        **variable("TRACE"),
+        type=click.Choice(["link", "parent"]),
+        help="Where the app uses OpenTelemetry: a job's span is linked to that of its enqueue, or its child.",
+    ),
 )

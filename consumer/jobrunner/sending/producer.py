@@ -1,12 +1,14 @@
 """Puts calls on the queue; runs on the web app's threads, in processes that may have forked."""
 
+import logging
 import os
 import random
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -29,6 +31,7 @@ from jobrunner.sending import inline, later
 from jobrunner.sending.calls import PreparedCall, check_callable
 from jobrunner.sending.how import How
 from jobrunner.settings import check_queue_url
+from jobrunner.telemetry import spans
 
 Method = str | Callable[..., Any] | PreparedCall
 Params = dict[str, Any] | list[Any]
@@ -84,7 +87,8 @@ def prepared(call: Call, how: How, *, queue_url: str | None = None) -> Callable[
 
     def send() -> str:
         try:
-            _send_one(job_id, body, how, url)
+            with _traced(url, [call]) as (traced,):
+                _send_one(job_id, body if traced is call else encode(traced), how, url)
         except QueueError as error:
             error.job_id = job_id
             raise
@@ -127,10 +131,21 @@ def enqueue_many(
             f"{len(prepared)} jobs for {at}: each is a schedule of its own, so give {LATER_MAX} at most, "
             "or enqueue one job for then that enqueues the others"
         )
-    messages = [(str(call.id), encode(call)) for call in prepared]
-    ids = [job_id for job_id, _ in messages]
-    _check_sent(ids, deliver(url, messages, how))
+    with _traced(url, prepared) as calls_to_send:
+        messages = [(str(call.id), encode(call)) for call in calls_to_send]
+        ids = [job_id for job_id, _ in messages]
+        _check_sent(ids, deliver(url, messages, how))
     return ids
+
+
+def _traced(url: str, calls: list[Call]) -> AbstractContextManager[Sequence[Call]]:
+    """Be within the span of a send, where the app uses OpenTelemetry: the calls then carry its context."""
+    return _spans(url).sending(calls) if calls and spans.is_used() else nullcontext(calls)
+
+
+@lru_cache(maxsize=16)
+def _spans(url: str) -> spans.Spans:
+    return spans.Spans(queue_url=url, say=logging.getLogger("jobrunner").warning)
 
 
 def deliver(url: str, messages: list[tuple[str, str]], how: How) -> list[Sent]:

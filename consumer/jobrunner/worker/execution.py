@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -19,6 +20,7 @@ from jobrunner.errors import AroundBroken, BadParams, MalformedMessage, UnknownM
 from jobrunner.message import Call, Delivery, decode
 from jobrunner.outcome import Outcome
 from jobrunner.telemetry.metrics import Metrics
+from jobrunner.telemetry.spans import Spans
 from jobrunner.worker.settler import say_given_up
 
 UNKNOWN_LOG_SECONDS = 60.0
@@ -37,6 +39,7 @@ class Prepared:
     error: Exception | None = None
     queue_ms: int = 0
     started_at: float = 0.0
+    span: Any = None
 
     @property
     def is_async(self) -> bool:
@@ -69,6 +72,7 @@ class Execution:
         attempts_max: int | None,
         is_stopping: Callable[[], bool],
         says_all: bool = False,
+        spans: Spans | None = None,
         metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
@@ -77,6 +81,7 @@ class Execution:
         self._attempts_max = attempts_max
         self._is_stopping = is_stopping
         self._says_all = says_all
+        self._spans = spans
         self._metrics = metrics
         self._log = log
         self._unknown_logged_at: dict[str, float] = {}
@@ -138,11 +143,15 @@ class Execution:
             self._metrics.job("expired", method=call.method)
             return outcome.EXPIRED
         prepared.started_at = time.monotonic()
+        if self._spans:
+            prepared.span = self._spans.begin(call, delivery, job_id=call.id or delivery.message_id)
         return None
 
     def _ended(self, prepared: Prepared, error: BaseException | None, *, is_overdue: bool = False) -> Outcome:
         duration_ms = round((time.monotonic() - prepared.started_at) * 1000, 1)
         times_ms = (duration_ms, prepared.queue_ms)
+        if self._spans:
+            self._spans.end(prepared.span, error, described(error) if error else "")
         self._metrics.job("done" if error is None else "failed", method=prepared.method, times_ms=times_ms)
         if error is None:
             self._log.info("job.done", duration_ms=duration_ms, queue_ms=prepared.queue_ms)

@@ -29,6 +29,7 @@ from jobrunner.queue import requests
 from jobrunner.settings import Settings
 from jobrunner.telemetry import logs
 from jobrunner.telemetry.metrics import Metrics
+from jobrunner.telemetry.spans import Spans
 from jobrunner.worker import signals
 from jobrunner.worker.execution import Execution
 from jobrunner.worker.lease import Lease
@@ -36,6 +37,8 @@ from jobrunner.worker.settler import say_given_up
 from jobrunner.worker.stacks import stack_of_thread
 
 TICK_SECONDS = 0.5
+#: How long the spans of this one run may take to be sent.
+FLUSH_SECONDS = 1.0
 #: Between two tries to settle, where no parent does.
 PAUSE_SECONDS = 1.0
 SPARE_SECONDS = 5
@@ -90,6 +93,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     coroutines = Coroutines()
     threading.Thread(target=coroutines.loop, name="coroutines", daemon=True).start()
+    spans = Spans.of(order.settings, log)
     metrics = Metrics.of(order.settings, methods=jobs.jobs, in_flight=lambda: 1)
     execution = Execution(
         catalog=jobs,
@@ -97,10 +101,13 @@ def main() -> NoReturn:
         attempts_max=order.attempts_max,
         # Only the container's end ends this process, and its parent is told of that first.
         is_stopping=lambda: os.getppid() != order.parent,
+        spans=spans,
         metrics=metrics,
         log=log,
     )
-    LastAttempt(order=order, queue=queue, execution=execution, coroutines=coroutines, metrics=metrics, log=log).run()
+    LastAttempt(
+        order=order, queue=queue, execution=execution, coroutines=coroutines, metrics=metrics, spans=spans, log=log
+    ).run()
 
 
 class LastAttempt:
@@ -114,6 +121,7 @@ class LastAttempt:
         execution: Execution,
         coroutines: Coroutines,
         metrics: Metrics,
+        spans: Spans | None,
         log: FilteringBoundLogger,
     ) -> None:
         assert order.delivery is not None  # noqa: S101 - only the parent's blank has none
@@ -123,6 +131,7 @@ class LastAttempt:
         self._execution = execution
         self._coroutines = coroutines
         self._metrics = metrics
+        self._spans = spans
         self._log = log
         self._lease = Lease(self._delivery, order.held_since, order.held_since, order.visibility_seconds)
         self._thread_id = threading.get_ident()
@@ -169,6 +178,8 @@ class LastAttempt:
         self._has_ended = True
         deleted = outcome.deletes and self._is_deleted()
         self._metrics.flush()
+        if self._spans:
+            self._spans.flush().join(FLUSH_SECONDS)
         told = self._report(ended=outcome.name, release_seconds=outcome.release_seconds, deleted=deleted)
         if not (told or deleted):
             self._settle_alone(outcome)

@@ -17,6 +17,7 @@ from jobrunner.queue.outage import Outage
 from jobrunner.queue.paced import PacedQueue, Requests
 from jobrunner.settings import Settings
 from jobrunner.telemetry.metrics import Metrics
+from jobrunner.telemetry.spans import Spans
 from jobrunner.worker import signals
 from jobrunner.worker.alone import Alone
 from jobrunner.worker.awaiting import Awaiting
@@ -71,6 +72,7 @@ class Runner:
             visibility_seconds=order.visibility_seconds,
             attempts_max=order.attempts_max,
         )
+        self._spans = Spans.of(settings, log)
         self._metrics = Metrics.of(settings, methods=jobs.jobs, in_flight=self._hand.__len__)
         self._queue = PacedQueue(queue=queue, outage=Outage(log=log), metrics=self._metrics)
         self._settle()
@@ -93,6 +95,7 @@ class Runner:
             attempts_max=self._order.attempts_max,
             is_stopping=self._inbox.is_stopping,
             says_all=self._settings.log_format == "console",
+            spans=self._spans,
             metrics=self._metrics,
             log=self._log,
         )
@@ -189,6 +192,7 @@ class Runner:
             switch=self._switch,
             status=self._status,
             metrics=self._metrics,
+            spans=self._spans,
             log=self._log,
         )
 

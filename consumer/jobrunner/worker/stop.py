@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from jobrunner.errors import ExitCode
 from jobrunner.outcome import Outcome, failed, handed_back
 from jobrunner.telemetry.metrics import Metrics
+from jobrunner.telemetry.spans import Spans
 from jobrunner.worker import signals
 from jobrunner.worker.deadman import DeadMansSwitch
 from jobrunner.worker.hand import Hand
@@ -46,6 +47,7 @@ class WayOut:
         switch: DeadMansSwitch,
         status: StatusFile | None,
         metrics: Metrics,
+        spans: Spans | None,
         log: FilteringBoundLogger,
     ) -> None:
         self._inbox = inbox
@@ -57,6 +59,7 @@ class WayOut:
         self._switch = switch
         self._status = status
         self._metrics = metrics
+        self._spans = spans
         self._log = log
         self.is_taken = False
 
@@ -71,10 +74,13 @@ class WayOut:
         unfinished = self._hand.give_up_all(State.WAITING, State.RUNNING, State.AWAITING)
         self._hand_back(unfinished)
         deadline = time.monotonic() + SETTLE_SECONDS
+        flushing = self._spans.flush() if self._spans else None
         self._settler.drain(deadline)
         if unstarted or unfinished:
             self._take_echo(deadline)
         self._metrics.flush()
+        if flushing:
+            flushing.join(max(0, deadline - time.monotonic()))
         self._log.info(
             "worker.stopped",
             code=int(code),
