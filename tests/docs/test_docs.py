@@ -12,8 +12,10 @@ import tomllib
 from pathlib import Path
 
 import click
+import jsonschema
 import pages
 import pytest
+import yaml
 from click.testing import CliRunner
 from servers import ROOT, wait_for
 from workers import Worker
@@ -21,7 +23,6 @@ from workers import Worker
 from jobrunner.cli import main
 from jobrunner.errors import EXIT_REASONS
 from jobrunner.message import decode
-from jobrunner.operate import status
 from jobrunner.telemetry import metrics
 from jobrunner.worker import runner, settler
 
@@ -171,6 +172,185 @@ def test_every_metric_is_explained():
     words = {word for text in SOURCES.values() for call in given.findall(text) for word in re.findall(r'"(\w+)"', call)}
     names = {metrics._name(word) for word in (*words, *settler.UNFINISHED)}
     assert set(table(RUNNING, "Metrics")) == names | {"Duration", "QueueLatency", "InFlight"}
+    assert {metric for space, metric, _ in shown() if space == "jobrunner"} == set(table(RUNNING, "Metrics"))
+
+
+class Template(yaml.SafeLoader):
+    """YAML with CloudFormation's own tags."""
+
+
+Template.add_multi_constructor("!", lambda _loader, _tag, node: node.value)
+TEMPLATE = yaml.load((ROOT / "deploy" / "aws" / "jobrunner.yaml").read_text(), Loader=Template)
+#: AWS: "Available CloudWatch metrics for Amazon SQS", "Monitoring Amazon EventBridge Scheduler with CloudWatch".
+OF_AWS = {
+    "AWS/SQS": {
+        "ApproximateAgeOfOldestMessage",
+        "ApproximateNumberOfMessagesDelayed",
+        "ApproximateNumberOfMessagesNotVisible",
+        "ApproximateNumberOfMessagesVisible",
+        "NumberOfEmptyReceives",
+        "NumberOfMessagesDeleted",
+        "NumberOfMessagesReceived",
+        "NumberOfMessagesSent",
+        "SentMessageSize",
+    },
+    "AWS/Scheduler": {
+        "InvocationAttemptCount",
+        "InvocationDroppedCount",
+        "InvocationThrottleCount",
+        "InvocationsFailedToBeSentToDeadLetterCount",
+        "InvocationsSentToDeadLetterCount",
+        "TargetErrorCount",
+        "TargetErrorThrottledCount",
+    },
+}
+#: After AWS's "Dashboard Body Structure and Syntax", as far as it is used here.
+WIDGET = {
+    "type": "object",
+    "required": ["type", "x", "y", "width", "height", "properties"],
+    "additionalProperties": False,
+    "properties": {
+        "type": {"enum": ["metric", "alarm"]},
+        "x": {"type": "integer", "minimum": 0, "maximum": 23},
+        "y": {"type": "integer", "minimum": 0},
+        "width": {"type": "integer", "minimum": 1, "maximum": 24},
+        "height": {"type": "integer", "minimum": 1, "maximum": 1000},
+        "properties": {"type": "object"},
+    },
+    "if": {"properties": {"type": {"const": "alarm"}}},
+    "then": {
+        "properties": {
+            "properties": {
+                "required": ["alarms"],
+                "additionalProperties": False,
+                "properties": {
+                    "title": {"type": "string"},
+                    "alarms": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 100},
+                },
+            }
+        }
+    },
+    "else": {
+        "properties": {
+            "properties": {
+                "required": ["metrics", "region", "title", "view"],
+                "additionalProperties": False,
+                "properties": {
+                    "metrics": {"type": "array", "minItems": 1, "maxItems": 500, "items": {"$ref": "#/$defs/metric"}},
+                    "region": {"type": "string"},
+                    "title": {"type": "string"},
+                    "view": {"const": "timeSeries"},
+                    "stacked": {"type": "boolean"},
+                    "stat": {"enum": ["Sum", "Maximum", "Average", "Minimum", "SampleCount"]},
+                    "period": {"enum": [60, 300]},
+                    "annotations": {
+                        "type": "object",
+                        "required": ["horizontal"],
+                        "properties": {
+                            "horizontal": {
+                                "items": {"required": ["value"], "properties": {"value": {"type": "number"}}}
+                            }
+                        },
+                    },
+                },
+            }
+        }
+    },
+}
+METRIC = {
+    "type": "array",
+    "oneOf": [
+        {
+            "minItems": 1,
+            "maxItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["expression", "id"],
+                "additionalProperties": False,
+                "properties": {
+                    "expression": {"type": "string", "pattern": r"^SEARCH\('\{[^}]+\} [^']+', '(Sum|Maximum)', 60\)$"},
+                    "id": {"type": "string", "pattern": "^[a-z][a-zA-Z0-9_]*$"},
+                    "label": {"type": "string"},
+                },
+            },
+        },
+        {
+            "minItems": 4,
+            "prefixItems": [{"type": "string"}] * 4,
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {"label": {"type": "string"}, "stat": {"pattern": r"^(p\d\d|Sum|Maximum)$"}},
+            },
+        },
+    ],
+}
+DASHBOARD = {
+    "type": "object",
+    "required": ["widgets"],
+    "additionalProperties": False,
+    "properties": {
+        "start": {"type": "string", "pattern": "^-PT?[0-9]+[HMD]$"},
+        "widgets": {"type": "array", "maxItems": 500, "items": WIDGET},
+    },
+    "$defs": {"metric": METRIC},
+}
+
+
+def dashboard():
+    """Give the template's dashboard with something in place of each name."""
+    body = TEMPLATE["Resources"]["JobsDashboard"]["Properties"]["DashboardBody"]
+    return json.loads(
+        re.sub(r"\$\{([\w.:]+)\}", lambda match: "900" if match[1] == "OldestSeconds" else match[1], body)
+    )
+
+
+def shown():
+    """Give namespace, name and dimensions of each metric that the dashboard shows."""
+    for widget in dashboard()["widgets"]:
+        for metric in widget["properties"].get("metrics", ()):
+            if isinstance(metric[0], str):
+                yield metric[0], metric[1], (metric[2],)
+            else:
+                found = re.search(r"\{(\w+),([\w,]+)\} MetricName=\"(\w+)\"", metric[0]["expression"])
+                yield found[1], found[3], tuple(found[2].split(","))
+
+
+def test_the_dashboard_is_one_by_awss_rules_and_its_widgets_do_not_overlap():
+    jsonschema.validate(dashboard(), DASHBOARD)
+    taken = set()
+    for widget in dashboard()["widgets"]:
+        cells = {
+            (x, y)
+            for x in range(widget["x"], widget["x"] + widget["width"])
+            for y in range(widget["y"], widget["y"] + widget["height"])
+        }
+        assert max(x for x, _ in cells) < 24
+        assert not cells & taken
+        taken |= cells
+    ids = [m[0]["id"] for w in dashboard()["widgets"] for m in w["properties"].get("metrics", ()) if len(m) == 1]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_dashboard_shows_what_there_is():
+    for space, metric, dimensions in shown():
+        if space == "jobrunner":
+            assert list(dimensions) in (["Queue"], ["Queue", "Method"])
+        else:
+            assert metric in OF_AWS[space]
+            assert dimensions == ({"AWS/SQS": "QueueName", "AWS/Scheduler": "ScheduleGroup"}[space],)
+    made = {name for name, made in TEMPLATE["Resources"].items() if made["Type"] == "AWS::CloudWatch::Alarm"}
+    (alarms,) = [w["properties"]["alarms"] for w in dashboard()["widgets"] if w["type"] == "alarm"]
+    assert {name.removesuffix(".Arn") for name in alarms} == made
+
+
+def test_every_alarm_has_its_row_for_people():
+    names = [
+        made["Properties"]["AlarmName"].replace("${App}-${Environment}", "APP-ENV")
+        for made in TEMPLATE["Resources"].values()
+        if made["Type"] == "AWS::CloudWatch::Alarm"
+    ]
+    assert sorted(name for name in table(RUNNING, "Alarms") if name.startswith("APP-")) == sorted(names)
 
 
 def test_alarms_name_a_section_of_the_page():
@@ -179,13 +359,6 @@ def test_alarms_name_a_section_of_the_page():
     assert len(sections) == 5
     for section in sections:
         assert f"\n## {section}\n" in RUNNING
-
-
-def test_the_watched_status_is_what_the_command_prints():
-    shown = RUNNING.split("$ jobrunner status --watch\n")[1].split("```")[0].splitlines()
-    queue = status.Counts(queue_url=shown[0], visible=2841, in_flight=16, delayed=0)
-    dead = status.Counts(queue_url=f"{shown[0]}-dead", visible=3, in_flight=0, delayed=0)
-    assert list(status.Status(queue=queue, oldest_seconds=312.0, dead=dead).lines()) == shown
 
 
 def commands():
