@@ -1,11 +1,16 @@
 """The commands for whoever is on call, on real queues: check, status, dead letters."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import random
 import re
 import signal
+import struct
 import subprocess
+import termios
 import threading
 import time
 
@@ -350,3 +355,55 @@ def test_consume_says_once_at_its_start_what_check_would_say_of_the_queue(app, s
     assert {(line["subject"], line["level"]) for line in found} == {("attempts", "error"), ("job timeout", "warning")}
     assert all(line["why"] and line["cure"] for line in found)
     worker.kill()
+
+
+@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_watch_is_drawn_in_its_place_with_several_queues_and_what_the_workers_here_run(
+    app, make_queue, server_url, tmp_path, columns
+):
+    """On a real terminal, beside a real worker; as its user sees it."""
+    other = make_queue(server_url)
+    worker = app.consume("--status-file", tmp_path / "worker-0.json")
+    worker.wait("worker.ready")
+    app.enqueue(("nap", {"seconds": 60}), ("anap", {"seconds": 60}))
+    status = tmp_path / "worker-0.json"
+    wait_for(lambda: status.exists() and '"nap"' in status.read_text(), what=lambda: str(worker))
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    words = ["--queue-url", app.queue_url, "--queue-url", other, "--status-file", tmp_path]
+    env = {**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"}
+    watch = subprocess.Popen([*PROGRAM, "status", "--watch", *map(str, words)], stdout=terminal, env=env)
+    os.close(terminal)
+    drawn = ""
+    with contextlib.suppress(OSError):  # of a terminal that nobody has any more
+        while drawn.count("\x1b[J") < 2:
+            drawn += os.read(screen, 65_536).decode()
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(10) == 0
+    os.close(screen)
+    *_, last, _end = drawn.split("\x1b[J")
+    lines = last.replace("\r", "").removeprefix("\x1b[H").replace("\x1b[K", "").splitlines()
+    print(*lines, sep="\n")
+    assert last.startswith("\x1b[H")
+    assert "\x1b[2J" not in last
+    assert max(map(len, lines)) <= columns
+    urls = [url if len(url) <= columns else f"...{url[3 - columns :]}" for url in (app.queue_url, other)]
+    assert [line for line in lines if line in urls] == urls
+    assert re.search(r"  2 in flight  █{2,}\n", "\n".join(lines))
+    assert any(line.startswith(f"worker {worker.process.pid}: polling, 2 in hand, 0 done") for line in lines)
+    assert [line.split(",")[0].strip() for line in lines if " x " in line] == ["1 x nap", "1 x anap"]
+
+
+def test_a_watch_that_is_piped_is_plain_text_and_ascii_where_it_must_be(jobrunner, url, tmp_path):
+    enqueue_many([("noop", {})] * 3, queue_url=url)
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "TERM": "xterm"}
+    how = {"stdout": subprocess.PIPE, "text": True, "cwd": tmp_path, "env": env}
+    watch = subprocess.Popen([*PROGRAM, "status", "--watch", "--queue-url", url], **how)
+    shown = list(iter(watch.stdout.readline, "\n"))
+    watch.send_signal(signal.SIGINT)
+    assert watch.wait(10) == 0
+    watch.stdout.close()
+    assert shown[1] == f"{url}\n"
+    assert shown[2] == "          3 visible    #\n"
+    assert not any("\x1b" in line for line in shown)

@@ -8,7 +8,7 @@ import time
 import pytest
 from servers import wait_for
 
-from jobrunner.worker import health
+from jobrunner.operate import workers
 
 #: What one fault lasts here; the worker's long poll is 2 s, so that each kind is met within it.
 FAULT_SECONDS = 12
@@ -143,9 +143,9 @@ def test_an_sqs_that_cannot_even_be_reached_ends_no_process(app, proxy, kind, tm
         started = time.monotonic()
         while time.monotonic() < started + 45:
             assert worker.process.poll() is None, str(worker)
-            assert health.read(status)[0], health.read(status)
+            assert workers.judge(status)[0], workers.judge(status)
             time.sleep(1)
-        assert "unreachable, retrying" in health.read(status)[1]
+        assert "unreachable, retrying" in workers.judge(status)[1]
     (tmp_path / "trouble").unlink()
     proxy.end_faults()
     wait_for(lambda: app.counts() == (0, 0, 0), 90, lambda: f"{app.counts()} {worker}")

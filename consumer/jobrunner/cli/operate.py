@@ -44,28 +44,49 @@ def check(path: Path | None, *, as_json: bool, **given: Any) -> NoReturn:
 
 
 @click.command()
-@options.queue_url
+@click.option(
+    "--queue-url",
+    "queue_urls",
+    multiple=True,
+    **options.variable("QUEUE_URL"),
+    help="URL of the SQS queue; repeatable.",
+)
 @click.option("--watch", is_flag=True, help=f"Look again every {WATCH_SECONDS:.0f} s, until Ctrl-C.")
+@click.option(
+    "--status-file",
+    "paths",
+    multiple=True,
+    **options.variable("STATUS_FILE"),
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="With --watch: what consume was given, or a folder of them; repeatable. Shows what workers here run.",
+)
 @options.as_json
-def status(queue_url: str, *, watch: bool, as_json: bool) -> None:
+def status(queue_urls: tuple[str, ...], paths: tuple[Path, ...], *, watch: bool, as_json: bool) -> None:
     """Show how many messages wait, run or are dead.
+
+    With --watch also how that goes: rates of the last minute, when the queue will be empty, which jobs became
+    dead letters, and what the workers of this machine run, by method and age.
 
     \b
     Examples:
       jobrunner status
-      jobrunner status --watch
+      jobrunner status --watch --status-file /run/jobrunner
       jobrunner status --json | jq .dead.visible
     """
     from jobrunner.operate import queues
     from jobrunner.operate import status as room
 
-    queue = queues.operated(queue_url)
+    found = [queues.operated(url) for url in queue_urls or ("",)]
+    if watch and not as_json:
+        from jobrunner.cli import watching
+
+        watching.watch(found, paths, every_seconds=WATCH_SECONDS)
+        return
     with suppress(KeyboardInterrupt):
         while True:
-            found = room.look(queue)
-            if watch and sys.stdout.isatty():
-                click.clear()
-            click.echo(json.dumps(found.document()) if as_json else "\n".join(found.lines()))
+            for queue in found:
+                seen = room.look(queue)
+                click.echo(json.dumps(seen.document()) if as_json else "\n".join(seen.lines()))
             if not watch:
                 break
             time.sleep(WATCH_SECONDS)

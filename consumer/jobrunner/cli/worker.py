@@ -98,9 +98,9 @@ def health(paths: tuple[Path, ...]) -> None:
     Example:
       jobrunner health --status-file /run/worker-0.json --status-file /run/worker-1.json
     """
-    from jobrunner.worker import health as status
+    from jobrunner.operate import workers
 
-    verdicts = [status.read(path) for path in paths]
+    verdicts = [workers.judge(path) for path in paths]
     for _, line in verdicts:
         click.echo(line)
     sys.exit(0 if all(healthy for healthy, _ in verdicts) else 1)

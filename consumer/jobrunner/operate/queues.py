@@ -20,6 +20,7 @@ from jobrunner.settings import check_queue_url
 CONNECT_SECONDS, READ_SECONDS, TRIES = 3.0, 10.0, 3
 #: CloudWatch: how far back to look; it has a figure a minute while a queue is in use.
 LOOK_BACK_SECONDS = 600
+MINUTE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,15 @@ class Permission:
     action: str
     verdict: Literal["proven", "not refused", "refused"]
     refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What CloudWatch knows of a queue; None where it has no figure, may not be asked, or is not there."""
+
+    oldest_seconds: float | None = None
+    sent_per_second: float | None = None
+    deleted_per_second: float | None = None
 
 
 class OperatedQueue:
@@ -198,8 +208,20 @@ class OperatedQueue:
             return Permission(action, "not refused")
         return Permission(action, "proven" if entries else "not refused")
 
+    def figures(self) -> Figures:
+        """Ask CloudWatch: what it says of the newest minute that it knows."""
+        sent, deleted = (self._figure(f"NumberOfMessages{what}", "Sum") for what in ("Sent", "Deleted"))
+        return Figures(
+            oldest_seconds=self.oldest_seconds(),
+            sent_per_second=None if sent is None else sent / MINUTE_SECONDS,
+            deleted_per_second=None if deleted is None else deleted / MINUTE_SECONDS,
+        )
+
     def oldest_seconds(self) -> float | None:
         """Ask CloudWatch how old the oldest message is; None where it has no figure or may not be asked."""
+        return self._figure("ApproximateAgeOfOldestMessage", "Maximum")
+
+    def _figure(self, metric: str, statistic: str) -> float | None:
         if self._cloudwatch is None:
             return None
         now = datetime.now(UTC)
@@ -207,17 +229,17 @@ class OperatedQueue:
             answer = asked(
                 self._cloudwatch.get_metric_statistics,
                 Namespace="AWS/SQS",
-                MetricName="ApproximateAgeOfOldestMessage",
+                MetricName=metric,
                 Dimensions=[{"Name": "QueueName", "Value": self.name}],
                 StartTime=now - timedelta(seconds=LOOK_BACK_SECONDS),
                 EndTime=now,
-                Period=60,
-                Statistics=["Maximum"],
+                Period=MINUTE_SECONDS,
+                Statistics=[statistic],
             )
         except QueueError:
             return None
         points = sorted(answer.get("Datapoints", ()), key=lambda point: point["Timestamp"])
-        return float(points[-1]["Maximum"]) if points else None
+        return float(points[-1][statistic]) if points else None
 
 
 def operated(queue_url: str) -> OperatedQueue:

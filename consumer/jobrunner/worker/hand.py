@@ -39,6 +39,7 @@ class Hand:
         self._pace = Pace(threads=threads, attempts_max=attempts_max, clock=clock)
         self._asked = self._receives = self._waiting = 0
         self._was_full = self._stopped = False
+        self.deleted = 0
 
     def __len__(self) -> int:
         """Count the deliveries in hand."""
@@ -191,6 +192,7 @@ class Hand:
         """Forget deliveries that are deleted, released or nobody's business any more."""
         with self._changed:
             for lease in leases:
+                self.deleted += lease.state is State.DONE
                 self._move(lease, State.GONE)
                 if self._leases.get(lease.delivery.message_id) is lease:
                     del self._leases[lease.delivery.message_id]

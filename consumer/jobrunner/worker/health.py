@@ -1,25 +1,29 @@
-"""The status file: what `consume` writes (thread "reporter") and `jobrunner health` reads."""
+"""The status file: what `consume` writes, for `jobrunner health` and `jobrunner status`; thread "reporter"."""
 
 import json
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-#: Written this often; older than three times that, the worker is dead, stuck or held.
-WRITE_SECONDS = 5.0
-STALE_SECONDS = 3 * WRITE_SECONDS
+from jobrunner.operate.workers import WRITE_SECONDS, Running, Worker
+from jobrunner.worker.hand import Hand
+from jobrunner.worker.lease import Lease, State
+
+#: A file is read in no time also where a thousand methods run.
+METHODS_MAX = 50
 
 
 class StatusFile:
     """One process's state, replaced whole so that a reader never sees half of it."""
 
-    def __init__(self, *, path: Path, state: Callable[[], str], in_hand: Callable[[], int]) -> None:
+    def __init__(self, *, path: Path, queue_url: str, state: Callable[[], str], hand: Hand) -> None:
         self._path = path.absolute()  # a job may change the working directory
+        self._queue_url = queue_url
         self._state = state
-        self._in_hand = in_hand
+        self._hand = hand
         self._written_at = -WRITE_SECONDS
         self._removed = False
 
@@ -27,9 +31,17 @@ class StatusFile:
         """Write if it is time to; raises OSError."""
         if self._removed or time.monotonic() - self._written_at < WRITE_SECONDS:
             return
-        status = {"pid": os.getpid(), "at": time.time(), "state": self._state(), "in_hand": self._in_hand()}
+        worker = Worker(
+            pid=os.getpid(),
+            at=time.time(),
+            state=self._state(),
+            in_hand=len(self._hand),
+            queue_url=self._queue_url,
+            deleted=self._hand.deleted,
+            running=running_in(self._hand),
+        )
         draft = self._path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps(status))
+        draft.write_text(json.dumps(asdict(worker)))
         draft.replace(self._path)
         self._written_at = time.monotonic()
 
@@ -40,16 +52,14 @@ class StatusFile:
             self._path.unlink()
 
 
-def read(path: Path) -> tuple[bool, str]:
-    """Judge a worker by its file: healthy or not, and why in one line."""
-    try:
-        status: dict[str, Any] = json.loads(path.read_text())
-        age = time.time() - status["at"]
-        line = f"{path}: pid {status['pid']} {status['state']}, {status['in_hand']} in hand, {age:.0f} s ago"
-    except OSError as error:
-        return False, f"{path}: no status: {error.strerror}. Is `consume --status-file` running?"
-    except (ValueError, KeyError, TypeError) as error:
-        return False, f"{path}: not a status file: {error!r}"
-    if age > STALE_SECONDS:
-        return False, f"{line}: stuck or dead, since it writes every {WRITE_SECONDS:.0f} s"
-    return True, line
+def running_in(hand: Hand) -> tuple[Running, ...]:
+    """Group what runs by method, that with the oldest job first."""
+    now = hand.now()
+    found: dict[str, list[Lease]] = {}
+    for lease in hand.all_in(State.RUNNING, State.AWAITING, State.ALONE):
+        found.setdefault(lease.method or str(lease.delivery.ids()["method"]), []).append(lease)
+    oldest = {method: min(lease.started_at for lease in leases) for method, leases in found.items()}
+    return tuple(
+        Running(method=method, count=len(found[method]), oldest_seconds=round(now - oldest[method], 1))
+        for method in sorted(found, key=lambda method: oldest[method])[:METHODS_MAX]
+    )

@@ -35,6 +35,7 @@ class Lease:
     state: State = State.WAITING
     started_at: float = 0.0
     thread_id: int = 0
+    method: str = ""
     renewing: bool = False
     lost: bool = False
     overdue: bool = False

@@ -61,6 +61,7 @@ class Pool:
             self._alone.run(lease)
             return
         prepared = self._execution.prepare(lease.delivery)
+        lease.method = prepared.method
         if prepared.is_async:
             self._awaiting.submit(lease, prepared)
         # What waited for too long, or for a process that stops, was handed back meanwhile.

@@ -140,7 +140,8 @@ class Runner:
 
     def _watch(self) -> None:
         path = self._settings.status_file
-        self._status = StatusFile(path=path, state=self._state, in_hand=self._hand.__len__) if path else None
+        url = self._settings.queue_url
+        self._status = StatusFile(path=path, queue_url=url, state=self._state, hand=self._hand) if path else None
         self._stacks = Stacks(hand=self._hand, coroutine_stack=self._coroutine_stack, log=self._log)
         settle = (self._settler.hand_back_unstarted, self._visibility.renew_due)
         self._keeper = Keeper(duties=[*settle, *self._limits()])

@@ -1,0 +1,69 @@
+"""`status --watch`: draws the screen anew in its place, or writes plain text where nobody looks; main thread."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from jobrunner.errors import LastingQueueError, QueueError
+from jobrunner.operate.queues import OperatedQueue
+from jobrunner.operate.screen import ASCII, BLOCKS, frame
+from jobrunner.operate.watch import QueueWatch
+from jobrunner.operate.workers import workers_in
+
+#: A file has lines of any length.
+WHOLE = 10_000
+#: To the upper left corner; to the end of the line; to the end of the screen.
+HOME, END_OF_LINE, END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+def watch(queues: Sequence[OperatedQueue], paths: Sequence[Path], *, every_seconds: float) -> None:
+    """Look at queues and workers until Ctrl-C; raises QueueError for what time does not mend."""
+    watches = [QueueWatch(queue) for queue in queues]
+    blocks = BLOCKS if _can_write(BLOCKS) else ASCII
+    is_drawn = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    if is_drawn:
+        click.clear()
+    with suppress(KeyboardInterrupt):
+        while True:
+            width, height = os.get_terminal_size(sys.stdout.fileno()) if is_drawn else (WHOLE, 0)
+            lines = _look(watches, paths, width, blocks)
+            if is_drawn:
+                _draw(lines, height)
+            else:
+                click.echo("\n".join([*lines, ""]))
+            time.sleep(every_seconds)
+
+
+def _look(watches: Sequence[QueueWatch], paths: Sequence[Path], width: int, blocks: str) -> list[str]:
+    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    workers = workers_in(paths)
+    try:
+        views = [each.look(workers) for each in watches]
+    except LastingQueueError:
+        raise
+    except QueueError as error:  # it is watched just when something is wrong
+        return [now, *(line[:width] for line in str(error).splitlines())]
+    return [now, *frame(views, workers, width=width, blocks=blocks)]
+
+
+def _draw(lines: list[str], height: int) -> None:
+    """Write over what is there: a screen that is cleared first flickers."""
+    if len(lines) > height - 1:
+        hidden = len(lines) - height + 2
+        lines = [*lines[: height - 2], f"... {hidden} more lines: make the window higher"]
+    drawn = "".join(f"{line}{END_OF_LINE}\n" for line in lines)
+    click.echo(f"{HOME}{drawn}{END_OF_SCREEN}", nl=False)
+
+
+def _can_write(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
