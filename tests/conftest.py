@@ -98,21 +98,24 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
-    """Start one ElasticMQ for all processes of a parallel run: a JVM for each would cost more than it saves."""
+    """Start one server of each kind for all processes of a parallel run: one for each would cost more than it saves."""
     if SHARED not in node.config.stash:
         folder = tempfile.TemporaryDirectory()
-        node.config.stash[SHARED] = folder, servers.ElasticMQ(Path(folder.name))
-        with contextlib.suppress(servers.NotHere):  # each test that needs it says so
-            node.config.stash[SHARED][1].start()
-    server = node.config.stash[SHARED][1]
-    node.workerinput["elasticmq_url"] = server.url if server.process else None
+        started = {"elasticmq": servers.ElasticMQ(Path(folder.name)), "ministack": servers.MiniStack(Path(folder.name))}
+        node.config.stash[SHARED] = folder, started
+        for server in started.values():
+            with contextlib.suppress(servers.NotHere):  # each test that needs it says so
+                server.start()
+    _, started = node.config.stash[SHARED]
+    node.workerinput["servers"] = {kind: server.url for kind, server in started.items() if server.process}
 
 
 def pytest_unconfigure(config):
     if SHARED in config.stash:
-        folder, server = config.stash[SHARED]
-        if server.process:
-            server.kill()
+        folder, started = config.stash[SHARED]
+        for server in started.values():
+            if server.process:
+                server.kill()
         folder.cleanup()
 
 
@@ -133,16 +136,26 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{count:,} lines of {kinds} kinds checked against docs/events.schema.json")
 
 
-@pytest.fixture(scope="session")
-def elasticmq_url(tmp_path_factory, request):
-    shared = getattr(request.config, "workerinput", {}).get("elasticmq_url")
-    if shared:
+def server_of(kind, make, config):
+    """Give the URL of the server that all processes share, or of one of this process's own."""
+    if shared := getattr(config, "workerinput", {}).get("servers", {}).get(kind):
         yield shared
         return
-    with servers.skipping_what_is_not_here():
-        server = servers.ElasticMQ(tmp_path_factory.mktemp("elasticmq")).start()
-    yield server.url
-    server.kill()  # it would wait for every long poll first
+    with tempfile.TemporaryDirectory() as folder:
+        with servers.skipping_what_is_not_here():
+            server = make(Path(folder)).start()
+        yield server.url
+        server.kill()  # it would wait for every long poll first
+
+
+@pytest.fixture(scope="session")
+def elasticmq_url(request):
+    yield from server_of("elasticmq", servers.ElasticMQ, request.config)
+
+
+@pytest.fixture(scope="session")
+def ministack_url(request):
+    yield from server_of("ministack", servers.MiniStack, request.config)
 
 
 @pytest.fixture(params=["moto", pytest.param("elasticmq", marks=pytest.mark.elasticmq)])

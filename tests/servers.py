@@ -1,4 +1,4 @@
-"""The SQS servers that tests run against: moto's, in this process, and a real ElasticMQ."""
+"""The SQS servers that tests run against: moto's, in this process, a real ElasticMQ, and a MiniStack."""
 
 import contextlib
 import functools
@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 import uuid
@@ -80,6 +81,63 @@ class ElasticMQ:
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+
+#: An environment of its own: it pins its own botocore.
+MINISTACK = "1.5.33"
+MINISTACK_CACHE = ROOT / ".cache" / f"ministack-{MINISTACK}-{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class MiniStack:
+    """A MiniStack on a port of its own; unlike the others it also fires schedules."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process = None
+
+    def start(self):
+        told = {"GATEWAY_PORT": str(self.port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(self.folder)}
+        told |= {"SERVICES": "sqs,scheduler", "LOG_LEVEL": "WARNING"}
+        theirs = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
+        python = ministack()
+        with (self.folder / "ministack.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [python, "-m", "ministack"], env=theirs | told, stdout=log, stderr=log, cwd=self.folder
+            )
+        wait_for(self.answers, START_SECONDS, f"MiniStack on {self.url}, see {self.folder}/ministack.log")
+        return self
+
+    def answers(self):
+        if self.process.poll() is not None:
+            raise NotHere(f"MiniStack ended with {self.process.returncode}, see {self.folder}/ministack.log")
+        try:
+            with urllib.request.urlopen(f"{self.url}/_ministack/health", timeout=2) as answer:
+                return json.load(answer)["services"].get("sqs") == "available"
+        except OSError:
+            return False
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def ministack():
+    """Give the Python that has MiniStack, installed the first time."""
+    python = MINISTACK_CACHE / "bin" / "python"
+    if (MINISTACK_CACHE / "complete").exists():
+        return python
+    uv = shutil.which("uv", path=f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}")
+    if uv is None:
+        raise NotHere("MiniStack is installed by uv, which `make` puts into .venv")
+    wanted = ["pip", "install", "--quiet", "--compile-bytecode", "--python", python, f"ministack=={MINISTACK}"]
+    for words in (["venv", "--quiet", "--clear", "--python", sys.executable, MINISTACK_CACHE], wanted):
+        done = subprocess.run([uv, *words], check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise NotHere(f"uv could not install MiniStack: {done.stderr[-500:]}")
+    (MINISTACK_CACHE / "complete").touch()
+    return python
 
 
 def jars():

@@ -1,5 +1,6 @@
 """The pages say what is true: blocks are run, tables are compared with the code."""
 
+import ast
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -17,7 +19,7 @@ import pages
 import pytest
 import yaml
 from click.testing import CliRunner
-from servers import ROOT, wait_for
+from servers import MINISTACK, ROOT, VERSION, wait_for
 from workers import Worker
 
 from jobrunner.cli import main
@@ -342,6 +344,24 @@ def test_the_dashboard_shows_what_there_is():
     made = {name for name, made in TEMPLATE["Resources"].items() if made["Type"] == "AWS::CloudWatch::Alarm"}
     (alarms,) = [w["properties"]["alarms"] for w in dashboard()["widgets"] if w["type"] == "alarm"]
     assert {name.removesuffix(".Arn") for name in alarms} == made
+
+
+def test_what_differs_between_the_servers_is_what_the_contract_says():
+    page = (ROOT / "docs" / "local.md").read_text()
+    head, *rows = [
+        [cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\|.*\|$", page, re.MULTILINE)
+    ]
+    kinds = [cell.split()[0].lower() for cell in head[1:]]
+    shown = {row[0]: dict(zip(kinds, row[1:], strict=True)) for row in rows}
+    contract = ast.parse((ROOT / "tests" / "contract" / "test_queue.py").read_text())
+    (given,) = [
+        node.value for node in contract.body if isinstance(node, ast.Assign) and node.targets[0].id == "DIFFERENCES"
+    ]
+    for difference, by_kind in ast.literal_eval(given).items():
+        assert by_kind.items() <= shown[difference].items()
+    assert f"moto {version('moto')}" in head
+    assert f"ElasticMQ {VERSION}" in head
+    assert f"MiniStack {MINISTACK}" in head
 
 
 def test_every_alarm_has_its_row_for_people():

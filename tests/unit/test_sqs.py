@@ -105,6 +105,7 @@ def test_every_error_of_boto3_becomes_one_of_ours(raised, meant, says):
         ("ReceiptHandleIsInvalid", True),
         ("AWS.SimpleQueueService.MessageNotInflight", True),
         ("InvalidParameterValue", True),
+        ("InvalidParameterValueException", True),
         ("InternalError", False),
     ],
 )
@@ -134,6 +135,7 @@ def test_other_services_can_be_had_afterwards_as_credentials_need_them():
         ("https://sqs.eusc-de-east-1.amazonaws.eu/123/jobs", "arn:aws-eusc:sqs:eusc-de-east-1:123:jobs"),
         ("https://sqs.us-gov-west-1.amazonaws.com/123/jobs", "arn:aws-us-gov:sqs:us-gov-west-1:123:jobs"),
         ("http://localhost:9324/000000000000/jobs", "arn:aws:sqs:eu-west-1:000000000000:jobs"),
+        ("http://localhost:4566/queue/eu-west-1/000000000000/jobs", "arn:aws:sqs:eu-west-1:000000000000:jobs"),
     ],
 )
 def test_the_partition_is_the_regions_own(url, arn):

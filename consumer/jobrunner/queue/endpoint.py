@@ -177,6 +177,6 @@ def _aws_hosts() -> re.Pattern[str]:
 
 def queue_arn(queue_url: str, region: str) -> str:
     """Derive a queue's ARN from its URL, where the queue cannot be asked for it."""
-    account, _, name = queue_url.split("://", 1)[-1].partition("/")[2].partition("/")
+    *_, account, name = urlsplit(queue_url).path.rsplit("/", 2)  # an emulator may have more before them
     partition = next((each["id"] for each in _partitions() if re.match(each["regionRegex"], region)), "aws")
     return f"arn:{partition}:sqs:{region}:{account}:{name}"

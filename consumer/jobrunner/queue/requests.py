@@ -45,6 +45,7 @@ FORBIDDEN = (401, 403)
 ACCESS_CODES = ("AccessDenied", "Expired", "Signature", "Credential", "InvalidClientTokenId", "InvalidSecurity")
 #: What a delete or a renewal is told when the delivery is no longer ours; servers spell it differently.
 LEASE_GONE = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue", "InvalidAttributeValue"}
+LEASE_GONE |= {f"{code}Exception" for code in LEASE_GONE}  # LocalStack's
 
 
 @dataclass(frozen=True, slots=True)
