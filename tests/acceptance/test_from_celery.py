@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 broker_url = "filesystem://"
 folder = HERE / "broker"
 folder.mkdir(exist_ok=True)
-broker_transport_options = {"data_folder_in": str(folder), "data_folder_out": str(folder), "control_folder": str(folder)}
+broker_transport_options = dict.fromkeys(("data_folder_in", "data_folder_out", "control_folder"), str(folder))
 worker_hijack_root_logger = False
 """
 BUY = "import sys, buying\nfor order in range(int(sys.argv[1]), int(sys.argv[2])): buying.buy(order)"
@@ -71,7 +71,7 @@ def test_a_shop_moves_from_celery_order_by_order(shop):
         shop.consume(env={"JOBRUNNER_QUEUE_URL": shop.queue_url})
         for share, *orders in ((0, 0, 10), (50, 10, 30), (100, 30, 40)):
             buy(shop, share, *orders)
-        wait_for(lambda: len(shop.notes()) >= 120, what=lambda: shop.notes())
+        wait_for(lambda: len(shop.notes()) >= 120, what=shop.notes)
         wait_for(lambda: counts(shop.queue_url) == (0, 0, 0))
     finally:
         celery.terminate()

@@ -438,3 +438,43 @@ def test_what_the_pages_have_from_the_code_is_as_made_by_make_pages():
     make = runpy.run_path(str(ROOT / "docs" / "make.py"))
     for path, text in make["pages"]().items():
         assert path.read_text() == text, f"{path.name}: make pages"
+
+
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+#: Beside the options' own: what `enqueue` reads, what deploy/ reads, and what a page's own code reads.
+VARIABLES = {
+    "JOBRUNNER_ENQUEUE_SECONDS",
+    "JOBRUNNER_LATER_DEAD_LETTER_ARN",
+    "JOBRUNNER_LATER_GROUP",
+    "JOBRUNNER_LATER_ROLE_ARN",
+    "JOBRUNNER_PROCESSES",
+    "JOBRUNNER_QUEUE_URL_SLOW",
+    "JOBRUNNER_SHARE",
+}
+#: Of other programs, by themselves: dramatiq's, benchmarks/run.py's, docker's.
+OF_OTHERS = {"--processes", "--rounds", "--jobs", "--platform"}
+
+
+def options_of(command, name="jobrunner"):
+    """Give every option of a command and those below it, as `jobrunner ... --help` shows them."""
+    for below, each in getattr(command, "commands", {}).items():
+        yield from options_of(each, f"{name} {below}")
+    shown = CliRunner().invoke(command, ["--help"]).output
+    for option in (each for each in command.params if isinstance(each, click.Option) and not each.hidden):
+        assert option.opts[0] in shown, f"{name} --help"
+        assert option.envvar is None or option.envvar in shown, f"{name} --help says no {option.envvar}"
+        yield name, option
+
+
+def test_the_pages_and_help_agree_on_flags_and_variables():
+    options = list(options_of(main))
+    flags = {flag for _, option in options for flag in option.opts} | {"--help"}
+    variables = {option.envvar for _, option in options if option.envvar} | VARIABLES
+    for page, text in PAGES.items():
+        spans = re.findall(r"`((?:jobrunner |--)[^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        spoken = {flag for span in spans for flag in re.findall(r"(?<!\S)--[a-z][a-z-]+", span.split(" -- ")[0])}
+        assert spoken <= flags | OF_OTHERS, page
+        assert {f"JOBRUNNER_{name}" for name in re.findall(r"\bJOBRUNNER_([A-Z_]+)", text)} <= variables, page
+    said = " ".join(PAGES.values())
+    assert {variable for variable in variables if variable not in said} == set()
+    assert {name for name, _ in options if name not in said} == set(), "each command is on a page"
