@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 
+import lines
 import pytest
 from servers import wait_for
 from workers import PROGRAM
@@ -67,6 +68,7 @@ def test_a_reader_that_does_not_read_holds_neither_jobs_nor_the_stop(app, jobs_l
         assert process.wait(10) == 0
         assert time.monotonic() - started < 5
         assert sum(app.counts()) == 1, "handed back"
+        assert not lines.faults_in(os.read(reader, 1_000_000).decode(errors="replace"))
     finally:
         process.kill()
         os.close(reader)

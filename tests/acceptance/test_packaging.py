@@ -13,6 +13,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+import lines
 import pages
 import pytest
 from servers import ROOT, free_port, wait_for
@@ -135,3 +136,4 @@ def runs_as_shown(app, image, environment, queue_url):
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(20) == 0, log.read_text()
         cat.wait(20)
+        assert not lines.faults_in(log.read_text())

@@ -6,7 +6,8 @@ import types
 
 import pytest
 
-from jobrunner.errors import SettingsError
+from jobrunner.cli import watching
+from jobrunner.errors import AccessDenied, QueueError, SettingsError
 from jobrunner.message import Call, Delivery, encode
 from jobrunner.operate import screen
 from jobrunner.operate.queues import DeadLetter, Figures
@@ -151,6 +152,17 @@ def test_dead_letters_are_sorted_by_method_when_they_grow(watch, queue, clock):
     assert line == "         14 dead       +12: 12 thumbnails.make, 1 a, 1 b"
 
 
+def test_who_may_not_look_at_dead_letters_is_shown_their_number(watch, queue, clock, monkeypatch):
+    def refuse(**_):
+        raise AccessDenied("no")
+
+    looks(watch, queue, clock, 1)
+    queue.dead.set(3)
+    monkeypatch.setattr(queue.dead, "receive", refuse)
+    view = looks(watch, queue, clock, 1)
+    assert "          3 dead       +3: 3 others" in screen.frame([view], [], width=80)
+
+
 @pytest.mark.parametrize("width", [20, 40, 80, 120])
 @pytest.mark.parametrize("blocks", [screen.BLOCKS, screen.ASCII])
 def test_no_line_is_longer_than_the_screen(watch, queue, clock, width, blocks):
@@ -222,10 +234,12 @@ def test_a_folder_that_is_not_there_is_said(tmp_path):
         workers_in([tmp_path / "nowhere" / "worker.json"])
 
 
-def test_a_queue_that_cannot_be_asked_is_said_and_asked_again(monkeypatch, capsys):
-    from jobrunner.cli import watching
-    from jobrunner.errors import AccessDenied, QueueError
+def test_a_status_file_that_nobody_writes_is_said(queue, tmp_path):
+    lines = watching._look([QueueWatch(queue)], [tmp_path / "worker.json"], 10_000, screen.BLOCKS)
+    assert lines[-1] == f"no worker has written {tmp_path / 'worker.json'}"
 
+
+def test_a_queue_that_cannot_be_asked_is_said_and_asked_again(monkeypatch, capsys):
     class Down(Queue):
         error = QueueError("SQS did not answer")
 

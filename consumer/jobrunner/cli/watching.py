@@ -49,7 +49,10 @@ def _look(watches: Sequence[QueueWatch], paths: Sequence[Path], width: int, bloc
         raise
     except QueueError as error:  # it is watched just when something is wrong
         return [now, *(line[:width] for line in str(error).splitlines())]
-    return [now, *frame(views, workers, width=width, blocks=blocks)]
+    lines = [now, *frame(views, workers, width=width, blocks=blocks)]
+    if paths and not workers:
+        lines.append(f"no worker has written {' or '.join(map(str, paths))}")
+    return [line[:width] for line in lines]
 
 
 def _draw(lines: list[str], height: int) -> None:

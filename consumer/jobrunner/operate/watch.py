@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from jobrunner.errors import QueueError
 from jobrunner.operate.dead import method_of
 from jobrunner.operate.queues import Figures, OperatedQueue
 from jobrunner.operate.status import Status, look
@@ -100,8 +101,12 @@ class QueueWatch:
         return max(0, dead - self._dead_at_first)
 
     def _sorted_dead(self) -> Mapping[str, int]:
+        """Look at each, as `dead list` does; whoever may not is shown their number only."""
         dead = self._queue.dead_letters(self._queue.values())
         if dead is None:
             return {}
-        with Walk(dead) as walk:
-            return Counter(method_of(letter) for letters in walk for letter in letters)
+        try:
+            with Walk(dead) as walk:
+                return Counter(method_of(letter) for letters in walk for letter in letters)
+        except QueueError:
+            return {}
