@@ -203,7 +203,9 @@ def test_the_switch_works_with_stderr_blocked(hostile):
 
 def test_a_full_memory_is_recycled_after_the_running_jobs(hostile):
     worker = hostile.consume("--max-memory-mb", 150)
-    hostile.enqueue(("nap", {"seconds": 3, "name": "slow"}), ("leak", {}))
+    hostile.enqueue(("nap", {"seconds": 3, "name": "slow"}))
+    wait_for(lambda: hostile.notes() == ["start slow"], what=lambda: str(worker))
+    hostile.enqueue(("leak", {}))
     assert worker.end(20) == 9, str(worker)
     assert hostile.notes() == ["start slow", "end slow"]
     assert hostile.counts() == (0, 0, 0)
