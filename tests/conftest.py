@@ -38,7 +38,7 @@ def aws(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("JOBRUNNER_ENQUEUE_SECONDS", "60")  # these machines are noisy, and tests run six at a time
+    monkeypatch.setenv("JOBRUNNER_ENQUEUE_SECONDS", "60")  # these machines are noisy, and tests run eight at a time
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The SQS servers that tests run against: moto's, in this process, a real ElasticMQ, and a MiniStack."""
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -123,37 +124,46 @@ class MiniStack:
         self.process.wait()
 
 
+def filled(cache, fill):
+    """Give a folder of the cache, filled the first time, by one of several runs at once."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with cache.with_name(f"{cache.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (cache / "complete").exists():
+            fill()
+            (cache / "complete").touch()
+    return cache
+
+
 def ministack():
     """Give the Python that has MiniStack, installed the first time."""
-    python = MINISTACK_CACHE / "bin" / "python"
-    if (MINISTACK_CACHE / "complete").exists():
-        return python
+    return filled(MINISTACK_CACHE, _install_ministack) / "bin" / "python"
+
+
+def _install_ministack():
     uv = shutil.which("uv", path=f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}")
     if uv is None:
         raise NotHere("MiniStack is installed by uv, which `make` puts into .venv")
-    wanted = ["pip", "install", "--quiet", "--compile-bytecode", "--python", python, f"ministack=={MINISTACK}"]
+    wanted = ["pip", "install", "--quiet", "--compile-bytecode", "--python", MINISTACK_CACHE, f"ministack=={MINISTACK}"]
     for words in (["venv", "--quiet", "--clear", "--python", sys.executable, MINISTACK_CACHE], wanted):
         done = subprocess.run([uv, *words], check=False, capture_output=True, text=True)
         if done.returncode:
             raise NotHere(f"uv could not install MiniStack: {done.stderr[-500:]}")
-    (MINISTACK_CACHE / "complete").touch()
-    return python
 
 
 def jars():
     """Give the folder with ElasticMQ's jars, resolved with Maven the first time."""
-    if (CACHE / "complete").exists():
-        return CACHE
+    return filled(CACHE, _resolve_jars)
+
+
+def _resolve_jars():
     if not (shutil.which("java") and shutil.which("mvn")):
         raise NotHere("ElasticMQ needs java and mvn on this machine")
-    CACHE.mkdir(parents=True, exist_ok=True)
     (CACHE / "pom.xml").write_text(POM)
     command = ["mvn", "-q", "-B", "-f", CACHE / "pom.xml", "dependency:copy-dependencies", f"-DoutputDirectory={CACHE}"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise NotHere(f"mvn could not resolve ElasticMQ: {done.stdout[-500:]}")
-    (CACHE / "complete").touch()
-    return CACHE
 
 
 def wait_for(condition, seconds=60, what="the condition"):

@@ -64,8 +64,8 @@ def test_no_order_is_without_its_job_whenever_the_process_is_killed(shop, postgr
         process = subprocess.Popen(command, env={**os.environ, **shop.env})
         at = min((kill for kill in kills if kill > placed), default=None)
         while process.poll() is None and at is not None:
+            time.sleep(random.uniform(0, 0.01))
             if orders(looking) >= at:
-                time.sleep(random.uniform(0, 0.01))
                 process.kill()
                 break
         process.wait(300)

@@ -7,10 +7,8 @@ from collections import Counter
 
 import pages
 import pytest
-from click.testing import CliRunner
 from servers import ROOT, counts, wait_for
-
-from jobrunner.cli import main
+from workers import PROGRAM
 
 PAGE = (ROOT / "docs" / "from-celery.md").read_text()
 #: The shop's own code, which stays as it is: what is done is noted, and by whom.
@@ -88,5 +86,6 @@ def test_a_shop_moves_from_celery_order_by_order(shop):
 
 @pytest.mark.parametrize("server_url", ["moto"], indirect=True)
 def test_its_cron_means_what_beats_did(shop):
-    listed = CliRunner().invoke(main, ["crons", "list", "--app-dir", str(shop.folder)])
-    assert "at 02:30 every day, UTC" in listed.output
+    command = [*PROGRAM, "crons", "list", "--app-dir", shop.folder]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "at 02:30 every day, UTC" in listed.stdout
