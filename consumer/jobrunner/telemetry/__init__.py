@@ -1,1 +1,1 @@
-"""What leaves the process to be read: log lines and metrics. Courtesies: they never raise. Any thread."""
+"""What leaves the process to be read: log lines, metrics, spans. Courtesies: they never raise. Any thread."""
