@@ -391,7 +391,7 @@ def test_a_watch_is_drawn_in_its_place_with_several_queues_and_what_the_workers_
     urls = [url if len(url) <= columns else f"...{url[3 - columns :]}" for url in (app.queue_url, other)]
     assert [line for line in lines if line in urls] == urls
     assert re.search(r"  2 in flight  █{2,}\n", "\n".join(lines))
-    assert any(line.startswith(f"worker {worker.process.pid}: polling, 2 in hand, 0 done") for line in lines)
+    assert any(line.startswith(f"worker {worker.process.pid}: polling, 2 in hand, 0 deleted") for line in lines)
     assert sorted(line.split(",")[0].strip() for line in lines if " x " in line) == ["1 x anap", "1 x nap"]
 
 

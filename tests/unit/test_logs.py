@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 
+import lines
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobrunner import current
+from jobrunner.message import Call, Delivery
 from jobrunner.telemetry import logs
 
 SCRIPT = """
@@ -218,3 +221,17 @@ def read_all(descriptor):
             found += data
     except BlockingIOError:
         return found
+
+
+def test_a_jobs_context_cannot_take_the_place_of_what_a_line_must_have():
+    """Not its process's number, and not its ids where it has more members than a line takes."""
+    context = {f"key{n}": "x" for n in range(200)} | {"pid": "7", "keys_cut_count": "2", "duration_ms": "9"}
+    call = Call(method="job", context=context)
+    delivery = Delivery(message_id="m", receipt_handle="", body="", attempt=1, sent_at=0)
+    token = current.running.set(current.CurrentJob.of(call, delivery))
+    event = logs.add_job(None, "", {"event": "job.done", "level": "info", "duration_ms": 1.5, "queue_ms": 2})
+    current.running.reset(token)
+    line = json.loads(logs.render_json(None, "", logs.add_stamp(None, "", event)))
+    assert lines.faults_of(line) == []
+    assert (line["method"], line["pid"], line["duration_ms"]) == ("job", os.getpid(), 1.5)
+    assert line["keys_cut_count"] > 100

@@ -1,8 +1,11 @@
 """Spans, by the real SDK with an exporter that keeps them; the queue is stood in for."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -11,7 +14,8 @@ import jobrunner
 from jobrunner.app.calling import Caller
 from jobrunner.app.catalog import Catalog, Job
 from jobrunner.app.coroutines import Coroutines
-from jobrunner.message import Delivery
+from jobrunner.message import BODY_BYTES_MAX, Delivery
+from jobrunner.queue.schedules import INPUT_BYTES_MAX
 from jobrunner.sending import producer
 from jobrunner.settings import Settings
 from jobrunner.telemetry import spans
@@ -207,3 +211,60 @@ print(json.dumps([name for name in sys.modules if name.startswith("opentelemetry
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert json.loads(done.stdout.split("] ")[0] + "]") == []
     assert done.stdout.endswith("{}\n")
+
+
+@pytest.mark.parametrize("broken", [{"OTEL_PROPAGATORS": "nope"}, {"OTEL_PYTHON_TRACER_PROVIDER": "nope"}])
+def test_variables_that_name_what_is_not_installed_cost_the_spans_and_no_job(broken):
+    code = """
+import opentelemetry.trace, os, jobrunner.testing, structlog
+from jobrunner.settings import Settings
+from jobrunner.telemetry.spans import Spans
+os.environ["JOBRUNNER_QUEUE_URL"] = url = "https://sqs.eu-west-1.amazonaws.com/123456789012/q"
+with jobrunner.testing.enqueued() as jobs:
+    jobrunner.enqueue("a")
+    jobrunner.enqueue_many([("b", None)])
+made = Spans.of(Settings(queue_url=url), structlog.get_logger())
+print(len(jobs), made)
+"""
+    command, env = [sys.executable, "-c", code], {**os.environ, **broken}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    assert done.stdout.endswith("2 None\n")
+    assert "courtesy.failed" in done.stdout
+    assert done.stderr.count("OpenTelemetry: ") == 1
+
+
+def test_a_body_that_has_no_room_for_a_trace_goes_without(exporter):
+    params = {"text": "x" * (BODY_BYTES_MAX - 90)}
+    job = send(params=params, id="j")
+    assert (job.context, job.params) == ({}, params)
+    with enqueued() as jobs:
+        jobrunner.enqueue_many([("job", params)])
+        at = datetime.now(UTC) + timedelta(days=1)
+        jobrunner.enqueue("job", {"text": "x" * (INPUT_BYTES_MAX - 130)}, id="k", at=at)
+    assert [each.context for each in jobs] == [{}, {}]
+
+
+def test_what_a_propagator_carries_beside_texts_is_left_out(exporter, monkeypatch):
+    from opentelemetry import propagate
+
+    monkeypatch.setattr(propagate, "inject", lambda carrier: carrier.update({"a": 1, "b": "2"}))
+    assert send().context == {"b": "2"}
+
+
+def test_an_error_that_cannot_be_shown_and_a_thread_that_cannot_start_hurt_nobody(exporter, run, events, monkeypatch):
+    from opentelemetry import propagate
+
+    class Unshowable(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def fail(*_):
+        raise Unshowable
+
+    monkeypatch.setattr(propagate, "extract", fail)
+    assert run(send(), lambda: None).name == "done"
+    assert events.one("courtesy.failed")["error"] == "OpenTelemetry: Unshowable, which cannot be shown"
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    said = []
+    assert spans.Spans.made(URL, "link", said.append).flush() is None
+    assert len(said) == 1

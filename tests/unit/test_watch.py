@@ -5,6 +5,7 @@ import time
 import types
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from jobrunner.cli import watching
 from jobrunner.errors import AccessDenied, QueueError, SettingsError
@@ -17,6 +18,7 @@ from jobrunner.worker.hand import Hand
 from jobrunner.worker.health import StatusFile
 from jobrunner.worker.lease import State
 
+NOW = time.time()
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/shop-jobs"
 
 
@@ -91,7 +93,7 @@ def looks(watch, queue, clock, *totals, every=5.0, **words):
 
 
 def worker(deleted, at, pid=7, queue_url=URL, **more):
-    return Worker(pid=pid, at=at, state="busy", in_hand=8, queue_url=queue_url, deleted=deleted, **more)
+    return Worker(pid=pid, at=NOW + at, state="busy", in_hand=8, queue_url=queue_url, deleted=deleted, **more)
 
 
 def test_the_rate_is_of_the_last_minute_and_says_when_it_is_empty(watch, queue, clock):
@@ -133,10 +135,14 @@ def test_a_worker_that_has_started_again_is_counted_anew():
     assert deletes.per_second([worker(0, 30, pid=8)]) is None
     assert deletes.per_second([worker(10, 40, pid=8)]) == 1
     assert deletes.per_second([worker(70, 100, pid=8)]) == 1, "of the last minute only"
+    assert deletes.per_second([worker(5, 110, pid=8)]) is None, "another one of the same number"
+    assert deletes.per_second([worker(15, 120, pid=8)]) == 1
+    assert deletes.per_second([worker(0, -600), worker(900, -590)]) is None, "they are dead"
 
 
 def test_dead_letters_are_sorted_by_method_when_they_grow(watch, queue, clock):
     def die(*methods):
+        clock.now += 60
         queue.dead.letters = [
             DeadLetter(message_id=f"m{n}", receipt_handle="h", body=encode(Call(method=name)), sent_at=0, receives=1)
             for n, name in enumerate(methods)
@@ -150,6 +156,15 @@ def test_dead_letters_are_sorted_by_method_when_they_grow(watch, queue, clock):
     assert (view.dead_growth, view.dead_by_method) == (12, {"thumbnails.make": 12, "a": 1, "b": 1})
     (line,) = [line for line in screen.frame([view], [], width=100) if " dead " in line]
     assert line == "         14 dead       +12: 12 thumbnails.make, 1 a, 1 b"
+    die("a")
+    view = looks(watch, queue, clock, 1)
+    assert (view.dead_growth, view.dead_by_method) == (0, {}), "some were sent again"
+    die("a", "b")
+    assert looks(watch, queue, clock, 1).dead_by_method == {"a": 1, "b": 1}
+    queue.dead.letters = []
+    queue.dead.set(3)
+    view = looks(watch, queue, clock, 1)
+    assert (view.dead_growth, view.dead_by_method) == (2, {"a": 1, "b": 1}), "they are not looked at at each look"
 
 
 def test_who_may_not_look_at_dead_letters_is_shown_their_number(watch, queue, clock, monkeypatch):
@@ -169,7 +184,7 @@ def test_no_line_is_longer_than_the_screen(watch, queue, clock, width, blocks):
     queue.cloudwatch = Figures(oldest_seconds=300_000, sent_per_second=12_345.6, deleted_per_second=9.9)
     view = looks(watch, queue, clock, *range(100_000, 200_000, 1_000))
     running = Running(method="reports.quarterly." + "long_" * 20, count=1_000, oldest_seconds=4_000)
-    lines = screen.frame([view] * 2, [worker(10**9, time.time(), running=(running,))], width=width, blocks=blocks)
+    lines = screen.frame([view] * 2, [worker(10**9, 0, running=(running,))], width=width, blocks=blocks)
     assert max(map(len, lines)) <= width
     assert sum(line.endswith(URL[3 - width :][-width:]) for line in lines) == 2, "its name is seen in any case"
 
@@ -196,6 +211,7 @@ def test_the_newest_values_are_drawn():
         (2.5, 5, "- to go      it gets 2.5/s longer"),
         (-2.0, 600, "5 min to go      it gets 2.0/s shorter"),
         (0.0, 0, "- to go      it is empty"),
+        (-1.0, 0, "- to go      it is empty"),
     ],
 )
 def test_the_outlook_is_said_in_words(watch, queue, clock, net, total, says):
@@ -221,12 +237,18 @@ def test_a_worker_writes_what_it_runs_by_method_and_a_folder_of_them_is_read(tmp
     hand.confirm([first])
     StatusFile(path=tmp_path / "worker-0.json", queue_url=URL, state=lambda: "busy", hand=hand).write()
     (tmp_path / "worker-1.json").write_text("half of")
-    (tmp_path / "worker-2.json").write_text(json.dumps({"pid": 1, "at": 0, "state": "busy", "in_hand": 3, "newer": 1}))
+    old = {"pid": 1, "at": 0, "state": "busy", "in_hand": 3, "newer": 1}
+    (tmp_path / "worker-2.json").write_text(json.dumps(old))
+    for number, odd in enumerate(
+        ({"at": "2026-01-01"}, {"deleted": "x"}, {"running": [{"method": "a"}]}, {"pid": None})
+    ):
+        (tmp_path / f"worker-odd-{number}.json").write_text(json.dumps(old | odd))
+    (tmp_path / "worker-list.json").write_text("[1]")
     (told, old) = workers_in([tmp_path])
     assert (told.queue_url, told.deleted, told.in_hand, told.is_stale()) == (URL, 1, 3, False)
     assert told.running == (Running(method="b", count=2, oldest_seconds=6.0),)
     lines = screen.frame([], [told, old], width=80)
-    assert lines[1:] == ["          2 x b, the oldest for 6 s", "worker 1: stuck or dead, 3 in hand, 0 done"]
+    assert lines[1:] == ["          2 x b, the oldest for 6 s", "worker 1: stuck or dead, 3 in hand, 0 deleted"]
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
@@ -256,3 +278,41 @@ def test_a_queue_that_cannot_be_asked_is_said_and_asked_again(monkeypatch, capsy
     with pytest.raises(AccessDenied):
         watching.watch([queue], [], every_seconds=5)
     assert capsys.readouterr().out.count("SQS did not answer") == 2
+
+
+def test_one_queue_that_cannot_be_asked_does_not_hide_the_others(queue, tmp_path):
+    class Gone(Queue):
+        def values(self):
+            raise AccessDenied("may not be seen")
+
+    watches = [QueueWatch(Gone("https://sqs.test/1/gone")), QueueWatch(queue)]
+    lines = watching._look(watches, [], 80, screen.BLOCKS)
+    assert lines[1:4] == ["https://sqs.test/1/gone", "  may not be seen", ""]
+    assert URL in lines
+
+
+@pytest.mark.parametrize(("given", "taken"), [((0, 0), (80, 24)), ((40, 1), (40, 3)), ((120, 50), (120, 50))])
+def test_a_terminal_that_does_not_know_its_size_has_the_usual_one(monkeypatch, given, taken):
+    monkeypatch.setattr(watching.sys, "stdout", types.SimpleNamespace(fileno=lambda: 1))
+    monkeypatch.setattr(watching.os, "get_terminal_size", lambda _: given)
+    assert watching._size() == taken
+
+
+def test_what_does_not_fit_is_counted(capsys):
+    watching._draw(["a", "b", "c", "d", "e"], 30, 4)
+    assert capsys.readouterr().out == "a\nb\n... 3 more lines: make the ...\n"  # what moves the cursor is for terminals
+
+
+def test_cloudwatch_that_does_not_answer_is_asked_once():
+    from jobrunner.operate.queues import OperatedQueue
+
+    asked = []
+
+    def refuse(**named):
+        asked.append(named["MetricName"])
+        raise EndpointConnectionError(endpoint_url="x")
+
+    cloudwatch = types.SimpleNamespace(get_metric_statistics=refuse)
+    endpoint = types.SimpleNamespace(other_client=lambda *_, **__: cloudwatch)
+    assert OperatedQueue(url=URL, endpoint=endpoint, client=None).figures() == Figures()
+    assert asked == ["ApproximateAgeOfOldestMessage"]

@@ -20,6 +20,8 @@ from jobrunner.settings import check_queue_url
 CONNECT_SECONDS, READ_SECONDS, TRIES = 3.0, 10.0, 3
 #: CloudWatch: how far back to look; it has a figure a minute while a queue is in use.
 LOOK_BACK_SECONDS = 600
+#: Its figures are beside the point: where it cannot be reached nobody waits for it.
+FIGURES_SECONDS = 3.0
 MINUTE_SECONDS = 60
 
 
@@ -112,7 +114,7 @@ class OperatedQueue:
 
     @cached_property
     def _cloudwatch(self) -> Any:
-        return self._endpoint.other_client("cloudwatch", read_seconds=READ_SECONDS)
+        return self._endpoint.other_client("cloudwatch", read_seconds=FIGURES_SECONDS, attempts=1)
 
     def values(self) -> Mapping[str, str]:
         """Ask for every attribute, and note how far our clock is from SQS's."""
@@ -209,35 +211,36 @@ class OperatedQueue:
         return Permission(action, "proven" if entries else "not refused")
 
     def figures(self) -> Figures:
-        """Ask CloudWatch: what it says of the newest minute that it knows."""
-        sent, deleted = (self._figure(f"NumberOfMessages{what}", "Sum") for what in ("Sent", "Deleted"))
+        """Ask CloudWatch what it says of the newest minute that it knows; where it says nothing once, no more."""
+        try:
+            oldest = self._figure("ApproximateAgeOfOldestMessage", "Maximum")
+            sent, deleted = (self._figure(f"NumberOfMessages{what}", "Sum") for what in ("Sent", "Deleted"))
+        except QueueError:
+            return Figures()
         return Figures(
-            oldest_seconds=self.oldest_seconds(),
+            oldest_seconds=oldest,
             sent_per_second=None if sent is None else sent / MINUTE_SECONDS,
             deleted_per_second=None if deleted is None else deleted / MINUTE_SECONDS,
         )
 
     def oldest_seconds(self) -> float | None:
         """Ask CloudWatch how old the oldest message is; None where it has no figure or may not be asked."""
-        return self._figure("ApproximateAgeOfOldestMessage", "Maximum")
+        return self.figures().oldest_seconds
 
     def _figure(self, metric: str, statistic: str) -> float | None:
         if self._cloudwatch is None:
             return None
         now = datetime.now(UTC)
-        try:
-            answer = asked(
-                self._cloudwatch.get_metric_statistics,
-                Namespace="AWS/SQS",
-                MetricName=metric,
-                Dimensions=[{"Name": "QueueName", "Value": self.name}],
-                StartTime=now - timedelta(seconds=LOOK_BACK_SECONDS),
-                EndTime=now,
-                Period=MINUTE_SECONDS,
-                Statistics=[statistic],
-            )
-        except QueueError:
-            return None
+        answer = asked(
+            self._cloudwatch.get_metric_statistics,
+            Namespace="AWS/SQS",
+            MetricName=metric,
+            Dimensions=[{"Name": "QueueName", "Value": self.name}],
+            StartTime=now - timedelta(seconds=LOOK_BACK_SECONDS),
+            EndTime=now,
+            Period=MINUTE_SECONDS,
+            Statistics=[statistic],
+        )
         points = sorted(answer.get("Datapoints", ()), key=lambda point: point["Timestamp"])
         return float(points[-1][statistic]) if points else None
 

@@ -7,6 +7,8 @@ from jobrunner.operate.watch import View
 from jobrunner.operate.workers import Worker
 
 BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"
+#: On less nothing can be read.
+WIDTH_LEAST = 20
 #: Left of a picture stand a number and its name.
 PICTURE_AT = 24
 PICTURE_MAX = 60
@@ -15,9 +17,15 @@ METHODS_SHOWN = 5
 
 def frame(views: Iterable[View], workers: Iterable[Worker], *, width: int, blocks: str = BLOCKS) -> list[str]:
     """Draw all queues, and what the workers here run; no line is longer than the width."""
+    width = max(width, WIDTH_LEAST)
     lines = [line for view in views for line in (*_queue(view, width, blocks), "")]
     lines += [line for worker in workers for line in _worker(worker)]
-    return [line if len(line) <= width else f"{line[: width - 3]}..." for line in lines]
+    return [cut(line, width) for line in lines]
+
+
+def cut(line: str, width: int) -> str:
+    """Shorten a line to a width."""
+    return line if len(line) <= width else f"{line[: width - 3]}..."
 
 
 def _queue(view: View, width: int, blocks: str) -> Iterator[str]:
@@ -41,10 +49,10 @@ def _queue(view: View, width: int, blocks: str) -> Iterator[str]:
 
 def _outlook(view: View) -> str:
     drained = view.drained_seconds()
-    if drained is not None:
-        return f"{span(drained):>9} to go      it gets {-(view.net or 0):,.1f}/s shorter"
     if not view.status.queue.total():
         return f"{'-':>9} to go      it is empty"
+    if drained is not None:
+        return f"{span(drained):>9} to go      it gets {-(view.net or 0):,.1f}/s shorter"
     if view.net is None:
         return f"{'?':>9} to go      the next look will say"
     return f"{'-':>9} to go      it gets " + (f"{view.net:,.1f}/s longer" if view.net else "neither shorter nor longer")
@@ -56,14 +64,15 @@ def _dead(view: View) -> str:
         return "given up: jobrunner dead list" if count else "none given up"
     largest = sorted(view.dead_by_method.items(), key=lambda item: -item[1])
     words = [f"{many:,} {method}" for method, many in largest[:METHODS_SHOWN]]
-    if others := count - sum(many for _, many in largest[:METHODS_SHOWN]):
-        words.append(f"{max(others, 0):,} others")  # of more methods, or hidden from us by whoever looks at them now
+    others = count - sum(many for _, many in largest[:METHODS_SHOWN])
+    if others > 0:  # of more methods, not looked at yet, or hidden from us by whoever looks at them now
+        words.append(f"{others:,} others")
     return f"+{view.dead_growth:,}: {', '.join(words)}"
 
 
 def _worker(worker: Worker) -> Iterator[str]:
     state = "stuck or dead" if worker.is_stale() else worker.state
-    yield f"worker {worker.pid}: {state}, {worker.in_hand} in hand, {worker.deleted:,} done"
+    yield f"worker {worker.pid}: {state}, {worker.in_hand} in hand, {worker.deleted:,} deleted"
     for running in worker.running:
         yield f"  {running.count:>9,} x {running.method}, the oldest for {span(running.oldest_seconds)}"
 

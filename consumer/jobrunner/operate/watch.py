@@ -16,8 +16,8 @@ from jobrunner.operate.workers import Deletes, Worker
 MINUTE_SECONDS = 60.0
 #: So many looks are kept, for the picture of how it went.
 LOOKS_MAX = 240
-#: For more dead letters than this nobody waits.
-WALK_MAX = 2_000
+#: Looking at dead letters hides them from others for a moment: so many at most, and once a minute.
+WALK_MAX = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +43,16 @@ class QueueWatch:
     """Watches one queue."""
 
     def __init__(self, queue: OperatedQueue, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.queue_url = queue.url
         self._queue = queue
         self._clock = clock
         self._looks: deque[tuple[float, Status]] = deque(maxlen=LOOKS_MAX)
         self._deletes = Deletes(within_seconds=MINUTE_SECONDS)
         self._figures = Figures()
         self._asked_at = -MINUTE_SECONDS
-        self._dead_at_first = self._dead_before = -1
+        self._dead_at_first = -1
+        self._dead_sorted = 0
+        self._walked_at = -MINUTE_SECONDS
         self._dead_by_method: Mapping[str, int] = {}
 
     def look(self, workers: Sequence[Worker] = ()) -> View:
@@ -91,17 +94,21 @@ class QueueWatch:
         return max(0.0, net + deleted), deleted, "the workers here"
 
     def _dead_growth(self, status: Status) -> int:
-        """Count the dead letters that came since the first look, and sort them by method when there are more."""
+        """Count how many more dead letters there are than there were, and sort them by method when they grow."""
         dead = status.dead.total() if status.dead else 0
         if self._dead_at_first < 0:
-            self._dead_at_first = self._dead_before = dead
-        if self._dead_before < dead <= WALK_MAX:
+            self._dead_at_first = self._dead_sorted = dead
+        self._dead_at_first = min(self._dead_at_first, dead)
+        if dead < self._dead_sorted:  # some were sent again or dropped: nobody knows which
+            self._dead_by_method, self._dead_sorted = {}, dead
+        now = self._looks[-1][0]
+        if self._dead_sorted < dead <= WALK_MAX and now - self._walked_at >= MINUTE_SECONDS:
+            self._walked_at, self._dead_sorted = now, dead
             self._dead_by_method = self._sorted_dead()
-        self._dead_before = dead
-        return max(0, dead - self._dead_at_first)
+        return dead - self._dead_at_first
 
     def _sorted_dead(self) -> Mapping[str, int]:
-        """Look at each, as `dead list` does; whoever may not is shown their number only."""
+        """Look at each, whatever queue it died on; whoever may not is shown their number only."""
         dead = self._queue.dead_letters(self._queue.values())
         if dead is None:
             return {}

@@ -7,7 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,12 @@ class Running:
     count: int
     oldest_seconds: float
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Read one, and nothing of it that a newer version may have added."""
+        count, oldest = int(document["count"]), float(document["oldest_seconds"])
+        return cls(method=str(document["method"]), count=count, oldest_seconds=oldest)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
@@ -42,8 +48,15 @@ class Worker:
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
         """Read one; raises KeyError, TypeError or ValueError for what is none."""
-        given = {each.name: document[each.name] for each in fields(cls) if each.name in document}
-        return cls(**{**given, "running": tuple(Running(**each) for each in document.get("running", ()))})
+        return cls(
+            pid=int(document["pid"]),
+            at=float(document["at"]),
+            state=str(document["state"]),
+            in_hand=int(document["in_hand"]),
+            queue_url=str(document.get("queue_url", "")),
+            deleted=int(document.get("deleted", 0)),
+            running=tuple(Running.of(each) for each in document.get("running", ())),
+        )
 
     def is_stale(self) -> bool:
         """Tell whether it should have written since."""
@@ -96,11 +109,14 @@ class Deletes:
 
     def per_second(self, workers: Iterable[Worker]) -> float | None:
         """Add what they say now; None while nobody has said it twice."""
-        rates = [rate for worker in workers if (rate := self._rate(worker)) is not None]
+        alive = [worker for worker in workers if not worker.is_stale()]
+        rates = [rate for worker in alive if (rate := self._rate(worker)) is not None]
         return sum(rates) if rates else None
 
     def _rate(self, worker: Worker) -> float | None:
         said = self._of_worker.setdefault(worker.pid, deque())
+        if said and worker.deleted < said[-1][1]:  # another worker of the same number: containers count from 1
+            said.clear()
         if not said or said[-1][0] < worker.at:
             said.append((worker.at, worker.deleted))
         while said[-1][0] - said[0][0] > self._within_seconds:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -27,6 +27,7 @@ from jobrunner.errors import (
 from jobrunner.message import Call, encode
 from jobrunner.queue import requests as sqs
 from jobrunner.queue.endpoint import Endpoint
+from jobrunner.queue.schedules import INPUT_BYTES_MAX
 from jobrunner.sending import inline, later
 from jobrunner.sending.calls import PreparedCall, check_callable
 from jobrunner.sending.how import How
@@ -88,7 +89,7 @@ def prepared(call: Call, how: How, *, queue_url: str | None = None) -> Callable[
     def send() -> str:
         try:
             with _traced(url, [call]) as (traced,):
-                _send_one(job_id, body if traced is call else encode(traced), how, url)
+                _send_one(job_id, _with_trace(traced, call, body, how), how, url)
         except QueueError as error:
             error.job_id = job_id
             raise
@@ -131,21 +132,34 @@ def enqueue_many(
             f"{len(prepared)} jobs for {at}: each is a schedule of its own, so give {LATER_MAX} at most, "
             "or enqueue one job for then that enqueues the others"
         )
-    with _traced(url, prepared) as calls_to_send:
-        messages = [(str(call.id), encode(call)) for call in calls_to_send]
-        ids = [job_id for job_id, _ in messages]
-        _check_sent(ids, deliver(url, messages, how))
+    bodies = [encode(call) for call in prepared]
+    ids = [str(call.id) for call in prepared]
+    with _traced(url, prepared) as traced:
+        sent = [_with_trace(*each, how) for each in zip(traced, prepared, bodies, strict=True)]
+        _check_sent(ids, deliver(url, list(zip(ids, sent, strict=True)), how))
     return ids
 
 
 def _traced(url: str, calls: list[Call]) -> AbstractContextManager[Sequence[Call]]:
     """Be within the span of a send, where the app uses OpenTelemetry: the calls then carry its context."""
-    return _spans(url).sending(calls) if calls and spans.is_used() else nullcontext(calls)
+    found = _spans(url) if calls and spans.is_used() else None
+    return found.sending(calls) if found else nullcontext(calls)
 
 
 @lru_cache(maxsize=16)
-def _spans(url: str) -> spans.Spans:
-    return spans.Spans(queue_url=url, say=logging.getLogger("jobrunner").warning)
+def _spans(url: str) -> spans.Spans | None:
+    return spans.Spans.made(url, "link", logging.getLogger("jobrunner").warning)
+
+
+def _with_trace(traced: Call, call: Call, body: str, how: How) -> str:
+    """Encode what carries a trace; where that would be too long, what was checked before goes without it."""
+    if traced is call:
+        return body
+    with suppress(MalformedMessage):
+        longer = encode(traced)
+        if how.later_at is None or len(longer) <= INPUT_BYTES_MAX:
+            return longer
+    return body
 
 
 def deliver(url: str, messages: list[tuple[str, str]], how: How) -> list[Sent]:

@@ -239,8 +239,8 @@ EVENTS = {
     "receive.stuck": Event("error", "a receive never came back: the process ends with code 7", "out_seconds"),
     "courtesy.failed": Event(
         "warning",
-        "the status file or the file for stacks cannot be written, or ECS does not protect the task; once, nothing "
-        "waits for it",
+        "the status file or the file for stacks cannot be written, ECS does not protect the task, or OpenTelemetry "
+        "raises; once, nothing waits for it",
         "error effect",
     ),
     "log.dropped": Event("warning", "nobody read our lines for half a second: so many are missing here", "line_count"),

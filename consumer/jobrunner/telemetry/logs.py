@@ -18,6 +18,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from jobrunner import current
+from jobrunner.telemetry.events import EVERYWHERE, FIELDS
 
 #: A write of at most PIPE_BUF bytes reaches a pipe whole, whoever else writes to it (POSIX).
 LINE_BYTES_MAX = 4_096
@@ -30,6 +31,10 @@ LOOK_SECONDS = 0.01
 WAIT_SECONDS = 0.5
 #: Not `extra`: what every record has, and what other handlers leave on it.
 OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+
+#: What only a line itself says, not a job's context; and what is kept of one with too many members.
+OF_THE_LINE = frozenset(EVERYWHERE)
+OURS = OF_THE_LINE | FIELDS.keys()
 
 Format = Literal["json", "console"]
 
@@ -178,8 +183,11 @@ def add_job(_logger: object, _name: str, event: EventDict) -> EventDict:
     job = current.running.get()
     if job is None:
         return event
+    context = job.context
+    if not OF_THE_LINE.isdisjoint(context):
+        context = {key: value for key, value in context.items() if key not in OF_THE_LINE}
     return {
-        **job.context,
+        **context,
         "method": job.method,
         "message_id": job.message_id,
         "job_id": job.id,
@@ -199,7 +207,8 @@ def render_json(_logger: object, _name: str, event: MutableMapping[str, Any]) ->
     """Write an event as one line; the longest texts of one too long lose their middle, and say so."""
     event = {**{key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}, **event}
     if len(event) > KEYS_MAX:
-        event = {**dict(islice(event.items(), KEYS_MAX)), "keys_cut_count": len(event) - KEYS_MAX}
+        ours = {key: value for key, value in event.items() if key in OURS}
+        event = {**dict(islice({**ours, **event}.items(), KEYS_MAX)), "keys_cut_count": len(event) - KEYS_MAX}
     line = _dumps(event)
     while len(line) >= LINE_BYTES_MAX:
         texts = {key: value if isinstance(value, str) else _dumps(value) for key, value in event.items()}

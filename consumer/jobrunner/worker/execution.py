@@ -150,8 +150,9 @@ class Execution:
     def _ended(self, prepared: Prepared, error: BaseException | None, *, is_overdue: bool = False) -> Outcome:
         duration_ms = round((time.monotonic() - prepared.started_at) * 1000, 1)
         times_ms = (duration_ms, prepared.queue_ms)
+        traceback = described(error) if error else ""
         if self._spans:
-            self._spans.end(prepared.span, error, described(error) if error else "")
+            self._spans.end(prepared.span, error, traceback)
         self._metrics.job("done" if error is None else "failed", method=prepared.method, times_ms=times_ms)
         if error is None:
             self._log.info("job.done", duration_ms=duration_ms, queue_ms=prepared.queue_ms)
@@ -161,19 +162,20 @@ class Execution:
         if is_overdue:
             failed = outcome.failed("timed_out", prepared.delivery.attempt, self._attempts_max)
         else:
-            failed = self._say_failed(prepared.delivery, error, duration_ms=duration_ms, queue_ms=prepared.queue_ms)
+            failed = self._say_failed(prepared, error, duration_ms=duration_ms, exception=traceback)
         with suppress(BaseException):  # it may do anything when it is asked
             forget(error)
         return failed
 
-    def _say_failed(self, delivery: Delivery, error: BaseException, **times: float) -> Outcome:
-        failed, more = self._failed(error, delivery)
+    def _say_failed(self, prepared: Prepared, error: BaseException, *, duration_ms: float, exception: str) -> Outcome:
+        failed, more = self._failed(error, prepared.delivery)
         self._log.error(
             "job.failed",
-            **times,
+            duration_ms=duration_ms,
+            queue_ms=prepared.queue_ms,
             attempts_max=self._attempts_max,
             retry_seconds=failed.retry_seconds,
-            exception=described(error),
+            exception=exception,
             **more,
         )
         return failed

@@ -192,7 +192,7 @@ class Hand:
         """Forget deliveries that are deleted, released or nobody's business any more."""
         with self._changed:
             for lease in leases:
-                self.deleted += lease.state is State.DONE
+                self.deleted += lease.state in (State.DONE, State.ALONE)
                 self._move(lease, State.GONE)
                 if self._leases.get(lease.delivery.message_id) is lease:
                     del self._leases[lease.delivery.message_id]

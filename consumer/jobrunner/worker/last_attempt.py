@@ -178,8 +178,8 @@ class LastAttempt:
         self._has_ended = True
         deleted = outcome.deletes and self._is_deleted()
         self._metrics.flush()
-        if self._spans:
-            self._spans.flush().join(FLUSH_SECONDS)
+        if self._spans and (sending := self._spans.flush()):
+            sending.join(FLUSH_SECONDS)
         told = self._report(ended=outcome.name, release_seconds=outcome.release_seconds, deleted=deleted)
         if not (told or deleted):
             self._settle_alone(outcome)
