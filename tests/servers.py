@@ -49,39 +49,58 @@ def free_port():
         return probe.getsockname()[1]
 
 
-class ElasticMQ:
-    """A real ElasticMQ on a port of its own, with the shipped configuration; `restart` keeps its messages."""
+class Server:
+    """A real server of its own program, on a port of its own; `health` is the path that it answers when it is up."""
 
-    def __init__(self, folder, *, port=None, in_memory=False):
+    name, health = "", "/health"
+
+    def __init__(self, folder, *, port=None):
         self.folder = folder
-        self.in_memory = in_memory
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
+
+    def run(self, command, **how):
+        path = self.folder / f"{self.name.lower()}.log"
+        with path.open("a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, **how)
+        wait_for(lambda: self.answers(path), START_SECONDS, f"{self.name} on {self.url}, see {path}")
+        return self
+
+    def answers(self, path):
+        if self.process.poll() is not None:
+            raise NotHere(f"{self.name} ended with {self.process.returncode}, see {path}")
+        try:
+            with urllib.request.urlopen(f"{self.url}{self.health}", timeout=2) as answer:
+                return self.is_up(answer)
+        except OSError:
+            return False
+
+    def is_up(self, _answer):
+        return True
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class ElasticMQ(Server):
+    """With the shipped configuration; `start` after `kill` finds its messages again, unless they are in memory."""
+
+    name = "ElasticMQ"
+
+    def __init__(self, folder, *, port=None, in_memory=False):
+        super().__init__(folder, port=port)
+        self.in_memory = in_memory
 
     def start(self):
         shipped = (ROOT / "deploy" / "elasticmq.conf").read_text()
         config = self.folder / "elasticmq.conf"
         here = shipped.replace("port = 9324", f"port = {self.port}").replace("/data/", f"{self.folder}/")
         config.write_text(here.replace("enabled = true, uri", "enabled = false, uri") if self.in_memory else here)
-        command = ["java", "-Xmx512m", f"-Dconfig.file={config}", "-cp", f"{jars()}/*", "org.elasticmq.server.Main"]
-        with (self.folder / "elasticmq.log").open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_for(self.answers, START_SECONDS, f"ElasticMQ on {self.url}, see {self.folder}/elasticmq.log")
-        return self
-
-    def answers(self):
-        if self.process.poll() is not None:
-            raise NotHere(f"ElasticMQ ended with {self.process.returncode}, see {self.folder}/elasticmq.log")
-        try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=2):
-                return True
-        except OSError:
-            return False
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
+        return self.run(
+            ["java", "-Xmx512m", f"-Dconfig.file={config}", "-cp", f"{jars()}/*", "org.elasticmq.server.Main"]
+        )
 
 
 #: An environment of its own: it pins its own botocore.
@@ -89,39 +108,19 @@ MINISTACK = "1.5.33"
 MINISTACK_CACHE = ROOT / ".cache" / f"ministack-{MINISTACK}-{sys.version_info.major}.{sys.version_info.minor}"
 
 
-class MiniStack:
-    """A MiniStack on a port of its own; unlike the others it also fires schedules."""
+class MiniStack(Server):
+    """Unlike the others it also fires schedules."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process = None
+    name, health = "MiniStack", "/_ministack/health"
 
     def start(self):
         told = {"GATEWAY_PORT": str(self.port), "BIND_HOST": "127.0.0.1", "TMPDIR": str(self.folder)}
         told |= {"SERVICES": "sqs,scheduler", "LOG_LEVEL": "WARNING"}
         theirs = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
-        python = ministack()
-        with (self.folder / "ministack.log").open("a") as log:
-            self.process = subprocess.Popen(
-                [python, "-m", "ministack"], env=theirs | told, stdout=log, stderr=log, cwd=self.folder
-            )
-        wait_for(self.answers, START_SECONDS, f"MiniStack on {self.url}, see {self.folder}/ministack.log")
-        return self
+        return self.run([ministack(), "-m", "ministack"], env=theirs | told, cwd=self.folder)
 
-    def answers(self):
-        if self.process.poll() is not None:
-            raise NotHere(f"MiniStack ended with {self.process.returncode}, see {self.folder}/ministack.log")
-        try:
-            with urllib.request.urlopen(f"{self.url}/_ministack/health", timeout=2) as answer:
-                return json.load(answer)["services"].get("sqs") == "available"
-        except OSError:
-            return False
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
+    def is_up(self, answer):
+        return json.load(answer)["services"].get("sqs") == "available"
 
 
 def filled(cache, fill):
