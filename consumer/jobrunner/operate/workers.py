@@ -16,6 +16,8 @@ from jobrunner.errors import SettingsError
 #: Written this often; older than three times that, the worker is dead, stuck or held.
 WRITE_SECONDS = 5.0
 STALE_SECONDS = 3 * WRITE_SECONDS
+#: What reading a file that is no status file raises.
+NOT_ONE = (ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ def judge(path: Path) -> tuple[bool, str]:
         worker = _read(path)
     except OSError as error:
         return False, f"{path}: no status: {error.strerror}. Is `consume --status-file` running?"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_ONE as error:
         return False, f"{path}: not a status file: {error!r}"
     age = time.time() - worker.at
     line = f"{path}: pid {worker.pid} {worker.state}, {worker.in_hand} in hand, {age:.0f} s ago"
@@ -84,7 +86,7 @@ def workers_in(paths: Iterable[Path]) -> list[Worker]:
     for path in _files(paths):
         try:
             found.append(_read(path))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, *NOT_ONE):
             continue  # a worker that stops takes its file away
     return found
 

@@ -9,8 +9,6 @@ from typing import Any
 
 #: A number's name ends in its unit.
 UNITS = {"_ms": "milliseconds", "_seconds": "seconds", "_minutes": "minutes", "_mb": "MiB", "_count": "", "_max": ""}
-#: Numbers that count nothing, and so have no unit.
-ORDINALS = ("attempt", "code", "pid", "worker_pid")
 
 
 @dataclass(frozen=True, slots=True)
