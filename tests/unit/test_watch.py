@@ -277,7 +277,7 @@ def test_a_queue_that_cannot_be_asked_is_said_and_asked_again(monkeypatch, capsy
 
     monkeypatch.setattr(watching, "time", types.SimpleNamespace(sleep=sleep))
     with pytest.raises(AccessDenied):
-        watching.watch([queue], [], every_seconds=5)
+        watching.watch([QueueWatch(queue)], [], every_seconds=5)
     assert capsys.readouterr().out.count("SQS did not answer") == 2
 
 

@@ -5,7 +5,6 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +13,6 @@ import click
 from jobrunner.cli import options
 
 WATCH_SECONDS = 5.0
-LOOKS_A_MINUTE = 12
 
 
 @click.command()
@@ -75,21 +73,19 @@ def status(queue_urls: tuple[str, ...], paths: tuple[Path, ...], *, watch: bool,
       jobrunner status --watch --status-file /run/jobrunner
       jobrunner status --json | jq .dead.visible
     """
-    from jobrunner.operate import queues
-    from jobrunner.operate import status as room
+    from jobrunner.operate.queues import operated
+    from jobrunner.operate.watch import QueueWatch
 
-    found = [queues.operated(url) for url in queue_urls or ("",)]
+    watches = [QueueWatch(operated(url)) for url in queue_urls or ("",)]
     if watch and not as_json:
         from jobrunner.cli import watching
 
-        watching.watch(found, paths, every_seconds=WATCH_SECONDS)
+        watching.watch(watches, paths, every_seconds=WATCH_SECONDS)
         return
     with suppress(KeyboardInterrupt):
-        for number in count():
-            if number % LOOKS_A_MINUTE == 0:  # CloudWatch bills each question
-                figures = [queue.figures() for queue in found]
-            for queue, known in zip(found, figures, strict=True):
-                seen = room.look(queue, known)
+        while True:
+            for each in watches:
+                seen = each.status()
                 click.echo(json.dumps(seen.document()) if as_json else "\n".join(seen.lines()))
             if not watch:
                 break

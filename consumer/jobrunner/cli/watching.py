@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 
 from jobrunner.errors import LastingQueueError, QueueError
-from jobrunner.operate.queues import OperatedQueue
 from jobrunner.operate.screen import ASCII, BLOCKS, cut, frame
 from jobrunner.operate.watch import QueueWatch
 from jobrunner.operate.workers import workers_in
@@ -24,9 +23,8 @@ FALLBACK, HEIGHT_LEAST = (80, 24), 3
 HOME, END_OF_LINE, END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
-def watch(queues: Sequence[OperatedQueue], paths: Sequence[Path], *, every_seconds: float) -> None:
+def watch(watches: Sequence[QueueWatch], paths: Sequence[Path], *, every_seconds: float) -> None:
     """Look at queues and workers until Ctrl-C; raises QueueError where time mends none of them."""
-    watches = [QueueWatch(queue) for queue in queues]
     blocks = BLOCKS if _can_write(BLOCKS) else ASCII
     is_drawn = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if is_drawn:

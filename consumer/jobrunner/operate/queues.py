@@ -20,6 +20,7 @@ from jobrunner.settings import check_queue_url
 CONNECT_SECONDS, READ_SECONDS, TRIES = 3.0, 10.0, 3
 #: CloudWatch: how far back to look; it has a figure a minute while a queue is in use.
 LOOK_BACK_SECONDS = 600
+OLDEST = ("ApproximateAgeOfOldestMessage", "Maximum")
 #: Its figures are beside the point: where it cannot be reached nobody waits for it.
 FIGURES_SECONDS = 3.0
 MINUTE_SECONDS = 60
@@ -213,7 +214,7 @@ class OperatedQueue:
     def figures(self) -> Figures:
         """Ask CloudWatch what it says of the newest minute that it knows; where it says nothing once, no more."""
         try:
-            oldest = self._figure("ApproximateAgeOfOldestMessage", "Maximum")
+            oldest = self._figure(*OLDEST)
             sent, deleted = (self._figure(f"NumberOfMessages{what}", "Sum") for what in ("Sent", "Deleted"))
         except QueueError:
             return Figures()
@@ -225,7 +226,10 @@ class OperatedQueue:
 
     def oldest_seconds(self) -> float | None:
         """Ask CloudWatch how old the oldest message is; None where it has no figure or may not be asked."""
-        return self.figures().oldest_seconds
+        try:
+            return self._figure(*OLDEST)
+        except QueueError:
+            return None
 
     def _figure(self, metric: str, statistic: str) -> float | None:
         if self._cloudwatch is None:

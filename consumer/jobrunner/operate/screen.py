@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from jobrunner.operate.queues import span
+from jobrunner.operate.status import row
 from jobrunner.operate.watch import View
 from jobrunner.operate.workers import Worker
 
@@ -33,29 +34,30 @@ def _queue(view: View, width: int, blocks: str) -> Iterator[str]:
     room = min(PICTURE_MAX, width - PICTURE_AT)
     url = queue.queue_url
     yield url if len(url) <= width else f"...{url[3 - width :]}"  # its name is at the end
-    yield f"  {queue.visible:>9,} visible    {picture(view.visible, room, blocks)}"
-    yield f"  {queue.in_flight:>9,} in flight  {picture(view.in_flight, room, blocks)}"
-    yield f"  {queue.delayed:>9,} delayed"
+    yield row(f"{queue.visible:,}", "visible", picture(view.visible, room, blocks))
+    yield row(f"{queue.in_flight:,}", "in flight", picture(view.in_flight, room, blocks))
+    yield row(f"{queue.delayed:,}", "delayed")
     if figures.oldest_seconds is not None:
-        yield f"  {span(figures.oldest_seconds):>9} oldest     by CloudWatch"
+        yield row(span(figures.oldest_seconds), "oldest", "by CloudWatch")
     if view.sent is not None and view.deleted is not None:
-        yield f"  {view.sent:>9,.1f} in/s       {view.deleted:,.1f} out/s in the last minute, by {view.source}"
-    yield f"  {_outlook(view)}"
+        yield row(f"{view.sent:,.1f}", "in/s", f"{view.deleted:,.1f} out/s in the last minute, by {view.source}")
+    left, outlook = _outlook(view)
+    yield row(left, "to go", outlook)
     if dead is None:
         yield "            no dead-letter queue: jobrunner check"
     else:
-        yield f"  {dead.total():>9,} dead       {_dead(view)}"
+        yield row(f"{dead.total():,}", "dead", _dead(view))
 
 
-def _outlook(view: View) -> str:
+def _outlook(view: View) -> tuple[str, str]:
     drained = view.drained_seconds()
     if not view.status.queue.total():
-        return f"{'-':>9} to go      it is empty"
+        return "-", "it is empty"
     if drained is not None:
-        return f"{span(drained):>9} to go      it gets {-(view.net or 0):,.1f}/s shorter"
+        return span(drained), f"it gets {-(view.net or 0):,.1f}/s shorter"
     if view.net is None:
-        return f"{'?':>9} to go      the next look will say"
-    return f"{'-':>9} to go      it gets " + (f"{view.net:,.1f}/s longer" if view.net else "neither shorter nor longer")
+        return "?", "the next look will say"
+    return "-", f"it gets {view.net:,.1f}/s longer" if view.net else "it gets neither shorter nor longer"
 
 
 def _dead(view: View) -> str:

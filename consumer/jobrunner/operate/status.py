@@ -37,29 +37,34 @@ class Status:
         """Give it as text."""
         figures = self.figures
         yield self.queue.queue_url
-        yield f"  {self.queue.visible:>9,} visible    wait for a worker"
-        yield f"  {self.queue.in_flight:>9,} in flight  run, or wait for their retry"
-        yield f"  {self.queue.delayed:>9,} delayed    were sent with a delay"
+        yield row(f"{self.queue.visible:,}", "visible", "wait for a worker")
+        yield row(f"{self.queue.in_flight:,}", "in flight", "run, or wait for their retry")
+        yield row(f"{self.queue.delayed:,}", "delayed", "were sent with a delay")
         if figures.oldest_seconds is not None:
-            yield f"  {figures.oldest_seconds:>9,.0f} s oldest   age of the oldest message, by CloudWatch"
+            yield row(f"{figures.oldest_seconds:,.0f}", "s oldest", "age of the oldest message, by CloudWatch")
         if figures.sent_per_second is not None and figures.deleted_per_second is not None:
-            rate = f"{figures.deleted_per_second:,.1f}"
-            yield f"  {rate:>9} done/s     while {figures.sent_per_second:,.1f}/s came in, by CloudWatch"
+            sent = f"while {figures.sent_per_second:,.1f}/s came in, by CloudWatch"
+            yield row(f"{figures.deleted_per_second:,.1f}", "done/s", sent)
         if self.dead is None:
             yield "  no dead-letter queue: jobrunner check says how to make one"
         else:
             hint = "given up: jobrunner dead list" if self.dead.total() else "none given up"
-            yield f"  {self.dead.total():>9,} dead       {hint}"
+            yield row(f"{self.dead.total():,}", "dead", hint)
 
 
-def look(queue: OperatedQueue, figures: Figures | None = None) -> Status:
-    """Ask the queue and its dead-letter queue, and CloudWatch unless its figures are given; raises QueueError."""
+def row(number: str, name: str, note: str = "") -> str:
+    """Write a number, what it counts, and what is to say of it, below the others."""
+    return f"  {number:>9} {name:<10} {note}".rstrip()
+
+
+def look(queue: OperatedQueue, figures: Figures) -> Status:
+    """Ask the queue and its dead-letter queue; raises QueueError."""
     values = queue.values()
     dead = queue.dead_letters(values)
     return Status(
         queue=_counts(queue.url, values),
         dead=_counts(dead.url, dead.values()) if dead else None,
-        figures=queue.figures() if figures is None else figures,
+        figures=figures,
     )
 
 

@@ -55,13 +55,18 @@ class QueueWatch:
         self._walked_at = -MINUTE_SECONDS
         self._dead_by_method: Mapping[str, int] = {}
 
-    def look(self, workers: Sequence[Worker] = ()) -> View:
-        """Look once; raises QueueError."""
+    def status(self) -> Status:
+        """Ask for the numbers of now, and CloudWatch once a minute; raises QueueError."""
         now = self._clock()
         if now - self._asked_at >= MINUTE_SECONDS:
             self._asked_at, self._figures = now, self._queue.figures()
         status = look(self._queue, self._figures)
         self._looks.append((now, status))
+        return status
+
+    def look(self, workers: Sequence[Worker] = ()) -> View:
+        """Look once; raises QueueError."""
+        status = self.status()
         net = self._net()
         sent, deleted, source = self._rates(net, workers)
         growth = self._dead_growth(status)
