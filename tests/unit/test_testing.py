@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sys
 import threading
 import types
@@ -19,7 +20,7 @@ from jobrunner import (
     enqueue,
     enqueue_many,
 )
-from jobrunner.sending import inline
+from jobrunner.sending import asynchronous, inline
 from jobrunner.testing import enqueued
 
 
@@ -130,6 +131,8 @@ def test_a_cancelled_aenqueue_leaves_the_loop_and_its_threads_in_order(ran):
 
     with enqueued() as jobs:
         asyncio.run(web())
+        asynchronous._threads(os.getpid()).shutdown()  # what goes on there would be the next test's
+        asynchronous._threads.cache_clear()
     assert [job for job in jobs if job == ("thank", ["after"])], "the others may be there or not"
 
 
