@@ -35,6 +35,8 @@ def leaves_a_child():
         time.sleep(300)
         os._exit(0)
     note(f"child {pid}")
+def computes():
+    while True: pass
 def close_all():
     os.closerange(3, 512)
 """
@@ -57,6 +59,16 @@ def test_every_sigterm_is_answered_whatever_jobs_do_with_threads_and_programs(ap
         assert (code, seconds < 3) == (0, True), f"{seconds} {worker}"
 
 
+def test_two_hundred_threads_that_compute_stop_when_told_and_lose_nothing(app):
+    """Each request of the stop must win the interpreter from two hundred that want it."""
+    app.enqueue(*[("computes", {})] * 200)
+    worker = app.consume("--threads", 200, "--visibility-timeout", 30)
+    wait_for(lambda: app.counts() == (0, 200, 0), 60)
+    worker.stop()
+    assert worker.named("worker.stopped"), str(worker)
+    wait_for(lambda: app.counts() == (200, 0, 0), 60)
+
+
 def test_a_process_that_a_job_forks_ends_at_the_first_sigterm(app):
     worker = app.consume()
     app.enqueue(("forked", {}))
@@ -69,6 +81,8 @@ def test_a_process_that_a_job_leaves_behind_ends_with_the_worker(app):
     app.enqueue(("leaves_a_child", {}))
     worker.wait("job.done")
     child = psutil.Process(int(app.notes()[0].split()[1]))
+    # A copy would keep the long poll open after the worker's end, and what it is given would go to nobody.
+    assert child.net_connections("inet") == []
     worker.stop()
     wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5)
 

@@ -3,6 +3,7 @@
 http.client as it is, since a request through urllib3 takes twice its time on the processor. No proxies.
 """
 
+import os
 import select
 import socket
 import ssl
@@ -10,6 +11,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPSConnection
 from urllib.parse import urlsplit
 
@@ -31,7 +33,9 @@ class Connections:
         self._read_seconds = read_seconds
         self._tls = tls
         self._resting: deque[tuple[HTTPConnection, float]] = deque()
+        self._made: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
         weakref.finalize(self, _close, self._resting)
+        os.register_at_fork(after_in_child=partial(_close_copies, self._made))
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, HTTPMessage, bytes]:
         """Post to the root; gives status, headers and body. Raises ConnectFailed, another OSError or HTTPException."""
@@ -75,6 +79,7 @@ class Connections:
             raise ConnectFailed(str(error)) from error
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.sock.settimeout(self._read_seconds)
+        self._made.add(connection)
         return connection
 
 
@@ -88,3 +93,10 @@ def _is_open(connection: HTTPConnection) -> bool:
 def _close(resting: deque[tuple[HTTPConnection, float]]) -> None:
     for connection, _ in resting:
         connection.close()
+
+
+def _close_copies(made: weakref.WeakSet[HTTPConnection]) -> None:
+    """Keep nothing open in the child of a job that forked: a long poll would outlive its worker, and take messages."""
+    for connection in made:
+        if connection.sock:
+            os.close(connection.sock.detach())

@@ -199,6 +199,7 @@ def connect(
         connect_seconds=CONNECT_SECONDS,
     )
     attributes = Queue(url=queue_url, polling=polling, working=polling).attributes()
+    polling.close()  # of botocore's connections: what it is asked for from here on goes over ours, or over new ones
     seconds = visibility_timeout_seconds or attributes.visibility_timeout_seconds
     working = _working(endpoint, visibility_seconds=seconds, connections=connections)
     dead_url = attributes.dead_letters_url(queue_url)
