@@ -20,7 +20,8 @@ from jobrunner.app.catalog import Params, is_django_task
 from jobrunner.errors import AppError, SettingsError
 from jobrunner.sending import calls, inline
 from jobrunner.sending.how import How
-from jobrunner.sending.producer import call_of, prepared
+from jobrunner.sending.producer import prepared
+from jobrunner.sending.writing import call_of
 from jobrunner.settings import MODULE, check_queue_url
 
 try:

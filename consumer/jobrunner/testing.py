@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from jobrunner.app.loading import load_around
 from jobrunner.message import decode
-from jobrunner.sending import inline, producer
+from jobrunner.sending import delivery, inline
 from jobrunner.sending.how import How
 
 __all__ = ["Enqueued", "Jobs", "enqueued"]
@@ -76,7 +76,7 @@ def enqueued() -> Iterator[Jobs]:
     """Collect what `enqueue` and its kin are told, in all threads; all is checked as if it were sent."""
     jobs = Jobs()
 
-    def collect(url: str, messages: list[tuple[str, str]], how: How) -> list[producer.Sent]:
+    def collect(url: str, messages: list[tuple[str, str]], how: How) -> list[delivery.Sent]:
         for job_id, body in messages:
             call = decode(body)
             jobs.append(
@@ -97,7 +97,7 @@ def enqueued() -> Iterator[Jobs]:
     had = os.environ.get("JOBRUNNER_QUEUE_URL")
     os.environ["JOBRUNNER_QUEUE_URL"] = had or NOWHERE
     try:
-        with patch.object(producer, "deliver", collect):
+        with patch.object(delivery, "deliver", collect):
             yield jobs
     finally:
         os.environ["JOBRUNNER_QUEUE_URL"] = had or ""

@@ -25,11 +25,12 @@ from jobrunner import (
     enqueue_many,
 )
 from jobrunner.app import catalog
+from jobrunner.app.catalog import Catalog, Job
 from jobrunner.errors import AccessDenied, QueueError, QueueNotFound, RequestRefused
 from jobrunner.message import decode
 from jobrunner.queue import requests as sqs
 from jobrunner.queue.requests import Refusal
-from jobrunner.sending import inline, producer
+from jobrunner.sending import delivery, inline
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs"
 
@@ -52,9 +53,9 @@ class FakeSqs:
 @pytest.fixture
 def queue(monkeypatch):
     fake = FakeSqs()
-    monkeypatch.setattr(producer, "_queue", functools.lru_cache(lambda *_: fake))
-    monkeypatch.setattr(producer, "PAUSE_SECONDS", 0)
-    monkeypatch.setattr(producer, "PARALLEL", 1)
+    monkeypatch.setattr(delivery, "_queue", functools.lru_cache(lambda *_: fake))
+    monkeypatch.setattr(delivery, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(delivery, "PARALLEL", 1)
     monkeypatch.setenv("JOBRUNNER_QUEUE_URL", URL)
     return fake
 
@@ -73,10 +74,8 @@ def jobs(monkeypatch):
     package = types.ModuleType("jobs")
     monkeypatch.setitem(sys.modules, "jobs", package)
     monkeypatch.setitem(sys.modules, "jobs.shop", module)
-    entries = {
-        f"shop.{name}": producer.catalog.Job.of(f"shop.{name}", vars(module)[name]) for name in ("ship", "fail", "bill")
-    }
-    catalog = producer.catalog.Catalog(module="jobs", jobs=entries, left_out={})
+    entries = {f"shop.{name}": Job.of(f"shop.{name}", vars(module)[name]) for name in ("ship", "fail", "bill")}
+    catalog = Catalog(module="jobs", jobs=entries, left_out={})
     monkeypatch.setattr(inline, "_catalog", lambda _module: catalog)
     return module
 
@@ -229,14 +228,14 @@ def test_a_process_whose_first_call_came_without_credentials_works_once_they_are
         enqueue("a")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "here")
     monkeypatch.setattr(sqs.Queue, "send", lambda *_, **__: {})
-    assert producer._queue(URL, 5.0, os.getpid())._working._request_signer._credentials.access_key == "here"
+    assert delivery._queue(URL, 5.0, os.getpid())._working._request_signer._credentials.access_key == "here"
 
 
 def test_a_forked_process_gets_a_client_of_its_own():
-    producer._queue.cache_clear()
-    assert producer._queue(URL, 5, 1) is producer._queue(URL, 5, 1)
-    assert producer._queue(URL, 5, 1) is not producer._queue(URL, 5, 2)
-    producer._queue.cache_clear()
+    delivery._queue.cache_clear()
+    assert delivery._queue(URL, 5, 1) is delivery._queue(URL, 5, 1)
+    assert delivery._queue(URL, 5, 1) is not delivery._queue(URL, 5, 2)
+    delivery._queue.cache_clear()
 
 
 def test_a_single_job_that_sqs_could_not_take_is_sent_again(queue):
@@ -278,7 +277,7 @@ def test_a_web_request_does_not_hang_on_an_sqs_that_does(monkeypatch):
         monkeypatch.setenv("JOBRUNNER_QUEUE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/0/jobs")
         monkeypatch.setenv("JOBRUNNER_ENQUEUE_SECONDS", "1")
         asked = []
-        monkeypatch.setattr(producer.time, "sleep", asked.append)
+        monkeypatch.setattr(delivery.time, "sleep", asked.append)
         with pytest.raises(QueueError, match="did not answer"):
             enqueue("a")
     assert len(asked) <= 1, "a third try would not fit"
@@ -291,7 +290,7 @@ def test_many_are_sent_at_the_exit_too(queue, monkeypatch):
         def __init__(self, *_, **__):
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    monkeypatch.setattr(producer, "ThreadPoolExecutor", Gone)
+    monkeypatch.setattr(delivery, "ThreadPoolExecutor", Gone)
     assert len(enqueue_many([("a", None)] * 25)) == len(queue.bodies) == 25
 
 

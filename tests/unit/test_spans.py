@@ -16,7 +16,7 @@ from jobrunner.app.catalog import Catalog, Job
 from jobrunner.app.coroutines import Coroutines
 from jobrunner.message import BODY_BYTES_MAX, Delivery
 from jobrunner.queue.schedules import INPUT_BYTES_MAX
-from jobrunner.sending import producer
+from jobrunner.sending import delivery, producer
 from jobrunner.settings import Settings
 from jobrunner.telemetry import spans
 from jobrunner.testing import enqueued
@@ -169,7 +169,7 @@ def test_a_send_that_fails_says_so(exporter, monkeypatch):
     def refuse(*_):
         raise jobrunner.QueueError("no")
 
-    monkeypatch.setattr(producer, "deliver", refuse)
+    monkeypatch.setattr(delivery, "deliver", refuse)
     with pytest.raises(jobrunner.QueueError):
         jobrunner.enqueue("a")
     assert exporter.get_finished_spans()[0].attributes["error.type"] == "jobrunner.errors.QueueError"

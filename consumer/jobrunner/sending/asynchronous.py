@@ -10,7 +10,7 @@ from functools import lru_cache, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from jobrunner.errors import RequestRefused
-from jobrunner.sending import producer
+from jobrunner.sending import delivery, producer
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -39,7 +39,7 @@ aenqueue_many = _awaited(producer.enqueue_many)
 
 def _in_time(asked_at: float, send: Callable[[], Result]) -> Result:
     waited = time.monotonic() - asked_at
-    if waited > producer.budget_seconds():
+    if waited > delivery.budget_seconds():
         raise RequestRefused(f"not sent: {THREADS} threads are busy with an SQS that is slow, since {waited:.0f} s")
     return send()
 
