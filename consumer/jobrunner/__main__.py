@@ -1,15 +1,29 @@
 """`jobrunner` and `python -m jobrunner`, which is also how our own processes start others of us; main thread."""
 
 import _signal  # type: ignore[import-not-found]  # built in: `signal` itself takes its time
+import os
+import sys
+from typing import NoReturn
 
-_signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while all is imported is no error, and needs no traceback
+IS_WORKER = sys.argv[1:2] == ["consume"]
 
-from jobrunner.cli import main  # noqa: E402 - after the line above
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """End at once, before anything was begun; a worker that was told to stop has done so."""
+    os._exit(0 if IS_WORKER else 128 + number)
+
+
+# First of all: process 1 of a container ignores what it has no handler for. Each command may have its own later.
+_signal.signal(_signal.SIGTERM, _end)
+_signal.signal(_signal.SIGINT, _end)
+
+from jobrunner.cli import main  # noqa: E402 - after the lines above
 
 
 def run() -> None:
     """Run the command line."""
-    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    if not IS_WORKER:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     main()
 
 

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 from servers import wait_for
+from workers import PROGRAM
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -40,6 +42,12 @@ def computes():
 def close_all():
     os.closerange(3, 512)
 """
+
+
+def handles(pid, number):
+    """Tell whether a process has a handler for a signal, by what the kernel knows."""
+    caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) & 1 << number - 1)
 
 
 @pytest.fixture
@@ -95,6 +103,34 @@ def test_sigterm_to_a_reloading_worker_whose_module_is_broken_ends_it(app):
         time.sleep(pause)
         worker.signal()
         worker.end(5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_imports_itself_ends_it_at_once(app, number):
+    for pause in (0.1, 0.2, 0.3):
+        worker = app.consume()
+        wait_for(lambda process=worker.process: handles(process.pid, signal.SIGTERM))
+        time.sleep(pause - 0.1)
+        worker.signal(number)
+        assert worker.end(5) == 0
+        assert not worker.other, "a traceback, or Aborted!"
+
+
+def test_process_1_of_a_container_heeds_a_signal_from_the_start(app):
+    """It has no default actions: what has no handler is ignored."""
+    words = ["unshare", "--pid", "--fork", "--mount-proc", *PROGRAM]
+    if subprocess.run([*words, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine gives nobody a process 1 of one's own")
+    for command in (["consume", "--queue-url", app.queue_url], ["crons", "run", "--queue-url", app.queue_url]):
+        parent = subprocess.Popen([*words, *command, "--app-dir", app.folder], stdout=subprocess.DEVNULL)
+        try:
+            wait_for(lambda parent=parent: psutil.Process(parent.pid).children())
+            (first,) = psutil.Process(parent.pid).children()
+            wait_for(lambda first=first: handles(first.pid, signal.SIGTERM))
+            first.terminate()
+            assert parent.wait(5) in {0, 128 + signal.SIGTERM}
+        finally:
+            parent.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
