@@ -213,7 +213,7 @@ def test_what_cannot_start_says_the_cure_and_ends_with_its_code(app, words, code
 def test_a_missing_queue_is_an_error_at_once(app):
     worker = app.consume("--queue-url", app.queue_url + "-missing")
     assert worker.end() == 4
-    assert "aws sqs get-queue-url" in worker.named("worker.refused")[0]["error"]
+    assert "sqs get-queue-url" in worker.named("worker.refused")[0]["error"]
 
 
 def test_missing_credentials_are_an_error_at_once(app):

@@ -167,7 +167,7 @@ def test_the_largest_body_goes_through(queue):
 
 
 def test_a_missing_queue_is_named(server_url):
-    with pytest.raises(QueueNotFound, match="aws sqs get-queue-url"):
+    with pytest.raises(QueueNotFound, match="sqs get-queue-url"):
         sqs.connect(
             f"{server_url}/000000000000/none-{uuid.uuid4().hex}",
             wait_seconds=1,

@@ -1,6 +1,5 @@
 """The schedule file, its words, its reconciliation with EventBridge Scheduler, and its stand-in on a laptop."""
 
-import dataclasses
 import importlib
 import json
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ from servers import ROOT
 
 from jobrunner.app.catalog import Catalog, Job
 from jobrunner.cli import main
-from jobrunner.crons import describe, file, ticker
+from jobrunner.crons import describe, file, ticker, warnings
 from jobrunner.crons import scheduler as scheduler_room
 from jobrunner.crons.expression import parse
 from jobrunner.crons.scheduler import PLACEHOLDER, Place, Scheduler, schedule_name
@@ -87,7 +86,6 @@ def test_a_good_file_is_read_whole(crons):
         ("mail.letter", "mail.lettre", "near misses: mail.letter"),
         ("America/New_York", "America/Gotham", "not an IANA name"),
         ("rate(5 minutes)", "rate(5 minute)", "[often]: 'rate(5 minute)' is not rate(1 minute)"),
-        ('"On Mondays"', f'"{"x" * 451}"', "description is longer than 450 characters"),
         ("[off]", "[off", "not TOML"),
         ("[off]", '["o f"]', "letters, digits"),
         ("enabled = false", "enabled = 0", "wrong type"),
@@ -223,7 +221,7 @@ class Recorder:
 @pytest.fixture
 def scheduler():
     with mock_aws():
-        yield Scheduler(place=PLACE, region="eu-west-1")
+        yield Scheduler(place=PLACE, client=boto3.client("scheduler", region_name="eu-west-1"))
 
 
 @pytest.fixture
@@ -253,6 +251,16 @@ def test_apply_again_change_one_and_prune_write_only_what_differs(scheduler, rec
     assert apply(scheduler, fewer, prune=True) == [("delete", schedule_name("off"))]
     assert recorder.writes() == ["DeleteSchedule"]
     assert apply(scheduler, fewer, prune=True) == []
+
+
+def test_what_scheduler_is_sent_is_plain_and_its_answer_is_no_difference(scheduler, crons):
+    """Whether AWS takes wrapped ranges, small letters and linked zones, and gives them back so, is not known."""
+    wrapped = GOOD.replace("0 9 ? * 2#1 *", "0 22-2 ? jan,mar-may fri-mon *").replace("America/New_York", "US/Eastern")
+    apply(scheduler, crons(wrapped))
+    made = scheduler._client.get_schedule(GroupName="jobrunner-shop-test", Name=schedule_name("weekly"))
+    assert made["ScheduleExpression"] == "cron(0 0,1,2,22,23 ? JAN,MAR-MAY 1,2,6,7 *)"
+    assert made["ScheduleExpressionTimezone"] == "America/New_York"
+    assert apply(scheduler, crons(wrapped)) == []
 
 
 def test_what_is_made_sends_our_wire_format_with_its_time(scheduler, crons):
@@ -344,14 +352,15 @@ def test_a_role_whose_trust_aws_does_not_see_yet_is_waited_for(scheduler, record
 
 
 def test_a_description_is_cut_to_what_aws_takes(scheduler, crons):
-    (cron, *_) = crons()
-    long = dataclasses.replace(cron, description="x" * 450, name="n" * 55)
-    assert len(scheduler._wanted(long)["Description"]) <= 512
+    (cron, *_) = crons(GOOD.replace("On Mondays", "x" * 600))
+    assert len(scheduler._wanted(cron)["Description"]) == 512
 
 
 def test_a_tick_that_may_only_be_seconds_late_is_warned_of(crons):
-    (line,) = [line for line in describe(crons(GOOD.replace("7200", "60"))) if "warning" in line]
+    found = crons(GOOD.replace("7200", "60"))
+    (line,) = [line for line in describe(found) if "warning" in line]
     assert "make max_age_seconds 120 or more" in line
+    assert list(warnings(found)) == [line.strip()]
 
 
 def test_names_and_arns():
@@ -414,3 +423,24 @@ def test_one_cron_can_be_fired_now(monkeypatch, tmp_path):
     fired = run("crons", "run", "weekly_newsletter", "--app-dir", ROOT, "--queue-url", "inline:")
     assert "fired weekly_newsletter of 20" in fired.output, fired.output
     assert len(list((tmp_path / "newsletters").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "words"),
+    [
+        ({"AWS_PROFILE": "nope"}, 2, "nope"),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/"}, 5, "no AWS credentials"),
+        ({"AWS_EC2_METADATA_DISABLED": "true"}, 5, "no AWS credentials"),
+    ],
+    ids=["no such profile", "ECS does not answer", "none"],
+)
+def test_without_credentials_plan_says_so(monkeypatch, environment, code, words):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**environment, "AWS_CONFIG_FILE": "/none", "AWS_SHARED_CREDENTIALS_FILE": "/none"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    given = {"--app": "shop", "--env": "test", "--role-arn": PLACE.role_arn, "--app-dir": ROOT}
+    url = "https://sqs.eu-west-1.amazonaws.com/1/q"
+    result = run("crons", "plan", "--queue-url", url, *(word for pair in given.items() for word in pair))
+    assert (result.exit_code, words in result.output) == (code, True), result.output

@@ -1,6 +1,7 @@
 """Dead letters: what a walk hides and shows again, what is ours to touch, and what is said when SQS will not."""
 
 import dataclasses
+import time
 
 import pytest
 
@@ -24,6 +25,7 @@ class FakeQueue:
     """A queue that gives its letters, ten at a time, until it is told to give them anew."""
 
     name = "jobs"
+    clock_skew_seconds = 0.0
 
     def __init__(self, letters=()):
         self.letters = list(letters)
@@ -173,6 +175,31 @@ def test_a_move_that_says_it_is_complete_and_moved_nothing_is_not_believed(dead_
     dead.states = [(0, "COMPLETED", "")]
     assert letters.retry_all(nothing) == 2
     assert [each.message_id for each in queue.sent] == ["m1", "m2"]
+
+
+def test_what_a_move_left_behind_is_sent_one_by_one(dead_letters):
+    letters, queue, dead = dead_letters(*map(letter, range(10)))
+    dead.states = [(3, "COMPLETED", "")]
+    del dead.letters[:3]
+    counts = iter([10, 7])
+    dead.length = lambda: next(counts, 7)
+    assert letters.retry_all(nothing) == 10
+    assert len(queue.sent) == 7
+
+
+def test_a_retry_ends_although_what_it_sends_dies_again_at_once(dead_letters):
+    letters, queue, dead = dead_letters(letter(1), letter(2))
+
+    def send(sending):
+        queue.sent += sending
+        for each in sending:
+            new = f"again-{each.message_id}"
+            dead.letters.append(dataclasses.replace(each, message_id=new, receipt_handle=new, sent_at=time.time() + 2))
+        return {}
+
+    queue.send = send
+    assert letters.retry(lambda _: True, nothing) == 2
+    assert len(dead.letters) == 2
 
 
 def test_a_tick_whose_time_scheduler_did_not_fill_in_is_sent_again_with_one(dead_letters):

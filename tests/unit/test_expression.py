@@ -275,6 +275,9 @@ def test_next_times_agree_with_asking_every_minute(text, zone, start):
         ("0 0 * * 0,7", "cron(0 0 ? * 1,1 *)"),
         ("0 0 * * SUN", "cron(0 0 ? * SUN *)"),
         ("0 0 1 * 1", "cron(0 0 ? * 2 *) and cron(0 0 1 * ? *)"),
+        ("0 9 * * 5-7", "cron(0 9 ? * 1,6,7 *)"),
+        ("@daily", "cron(0 0 * * ? *)"),
+        ("@weekly", "cron(0 0 ? * 1 *)"),
     ],
 )
 def test_a_line_of_a_crontab_is_told_how_aws_writes_it(text, ours):
@@ -283,7 +286,7 @@ def test_a_line_of_a_crontab_is_told_how_aws_writes_it(text, ours):
 
 
 @pytest.mark.parametrize(
-    "text", ["0 9 * * 1/2", "99 9 * * *", "a b c d e", "0 9 * * 0-7", "0 9 * * 5-7", "0 9 */2 * 1"]
+    "text", ["0 9 * * 1/2", "99 9 * * *", "a b c d e", "0 9 * * 0-7", "0 9 * * 5-7/2", "0 9 */2 * 1"]
 )
 def test_what_no_crontab_means_gets_no_hint(text):
     with pytest.raises(ScheduleError) as caught:

@@ -1,5 +1,6 @@
 """Where a queue lives, and what SQS's errors mean to us."""
 
+import botocore.exceptions
 import pytest
 from botocore.exceptions import (
     ClientError,
@@ -71,7 +72,7 @@ def client_error(code, status, message="text"):
 @pytest.mark.parametrize(
     ("raised", "meant", "says"),
     [
-        (client_error("QueueDoesNotExist", 400), errors.QueueNotFound, "aws sqs get-queue-url"),
+        (client_error("QueueDoesNotExist", 400), errors.QueueNotFound, "sqs get-queue-url"),
         (client_error("AWS.SimpleQueueService.NonExistentQueue", 400), errors.QueueNotFound, "this account and region"),
         (client_error("AccessDeniedException", 400), errors.AccessDenied, "the role needs sqs:ReceiveMessage"),
         (client_error("ExpiredToken", 403), errors.AccessDenied, "ExpiredToken"),
@@ -179,6 +180,50 @@ def test_what_a_server_leaves_out_is_said_in_one_sentence():
         sqs._delivery(message)
     with pytest.raises(errors.SettingsError, match="pass --visibility-timeout"):
         sqs.QueueAttributes({}).visibility_timeout_seconds  # noqa: B018
+
+
+def test_what_a_server_gives_as_null_is_nothing():
+    """botocore's parser drops it, and our own client gives what JSON says."""
+
+    class Client:
+        def receive_message(self, **_):
+            return {"Messages": None}
+
+        def delete_message_batch(self, **_):
+            return {"Failed": None}
+
+        def change_message_visibility_batch(self, **_):
+            return {"Failed": [{"Id": "0", "Code": "InternalError"}]}
+
+    queue = sqs.Queue(url="u", polling=Client(), working=Client())
+    assert queue.receive(most=1, wait_seconds=0, visibility_timeout_seconds=1) == []
+    assert queue.delete(["h"]) == {}
+    assert queue.change_visibility([("h", 0)])[0].sender_fault is False
+
+
+def test_an_expired_login_is_denied_access_too():
+    def old():
+        raise RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired.")
+
+    with pytest.raises(errors.AccessDenied, match="aws login"):
+        sqs.asked(old)
+    if hasattr(botocore.exceptions, "LoginRefreshRequired"):  # newer botocores know `aws login`
+
+        def expired():
+            raise botocore.exceptions.LoginRefreshRequired
+
+        with pytest.raises(errors.AccessDenied):
+            sqs.asked(expired)
+
+
+def test_the_arn_of_a_queue_beside_aws_is_its_own_word(monkeypatch):
+    class Client:
+        def get_queue_attributes(self, **_):
+            return {"Attributes": {"QueueArn": "arn:aws:sqs:eu-west-1:7:jobs"}}
+
+    endpoint = Endpoint("http://localhost:9324/jobs")
+    monkeypatch.setattr(endpoint, "client", lambda **_: Client())
+    assert endpoint.arn() == "arn:aws:sqs:eu-west-1:7:jobs"
 
 
 def test_no_delay_is_asked_for_unless_one_is_wanted():

@@ -26,6 +26,8 @@ URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/shop-jobs"
 class Queue:
     """Stands in for an operated queue; its numbers are set by the test."""
 
+    clock_skew_seconds = 0.0
+
     def __init__(self, url=URL):
         self.url = url
         self.numbers = {"": 0, "NotVisible": 0, "Delayed": 0}

@@ -156,7 +156,10 @@ def _changes(*, prune: bool, path: Path | None, module: str, app_dir: Path, djan
     from jobrunner import crons as room
 
     scheduler = room.reconciler(**place)
-    changes = scheduler.plan(_crons(path=path, module=module, app_dir=app_dir, django=django), prune=prune)
+    crons = _crons(path=path, module=module, app_dir=app_dir, django=django)
+    for line in room.warnings(crons):
+        click.echo(line, err=True)
+    changes = scheduler.plan(crons, prune=prune)
     for line in room.plan_lines(changes):
         click.echo(line)
     return scheduler, changes

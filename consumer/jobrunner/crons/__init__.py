@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from jobrunner.crons.scheduler import Change, Scheduler
 
 NEXT_IN_LIST = 3
+#: Of a request to Scheduler: nobody's web request waits for it.
+READ_SECONDS, TRIES = 30.0, 6
 SIGNS = {"create": "+", "update": "~", "delete": "-", "extra": "?", "past": "="}
 LEFT_ALONE = ("extra", "past")
 REMARKS = {"extra": " (not in the file; --prune deletes it)", "past": " (past, skipped)"}
@@ -55,8 +57,15 @@ def describe(crons: Iterable[Cron]) -> Iterator[str]:
             yield f"  next: {'; '.join(times)}"
         elif cron.enabled:
             yield "  warning: it never fires (again)"
+        yield from (f"  {line}" for line in warnings([cron]))
+
+
+def warnings(crons: Iterable[Cron]) -> Iterator[str]:
+    """Say which ticks a worker may drop although nothing was late."""
+    for cron in crons:
         if cron.max_age_seconds and cron.max_age_seconds < file.AGE_SECONDS_GOOD:
-            yield f"  warning: a tick may come a minute late: make max_age_seconds {file.AGE_SECONDS_GOOD} or more"
+            good = f"make max_age_seconds {file.AGE_SECONDS_GOOD} or more"
+            yield f"warning: a tick of {cron.name} may come a minute late: {good}"
 
 
 def next_lines(crons: Iterable[Cron], count: int) -> Iterator[str]:
@@ -79,18 +88,19 @@ def reconciler(
 ) -> "Scheduler":
     """Make the reconciler for an app's environment."""
     from jobrunner.crons.scheduler import Place, Scheduler
-    from jobrunner.queue.endpoint import Endpoint, queue_arn
+    from jobrunner.queue.endpoint import Endpoint
 
     check_queue_url(queue_url)
-    region = Endpoint(queue_url).region
+    endpoint = Endpoint(queue_url)
+    client = endpoint.scheduler(read_seconds=READ_SECONDS, attempts=TRIES)
     place = Place(
         app=app,
         environment=environment,
-        queue_arn=queue_arn(queue_url, region),
+        queue_arn=endpoint.arn(),
         role_arn=role_arn,
         dead_letter_arn=dead_letter_arn,
     )
-    return Scheduler(place=place, region=region)
+    return Scheduler(place=place, client=client)
 
 
 def run(crons: Sequence[Cron], *, name: str | None, queue_url: str) -> None:

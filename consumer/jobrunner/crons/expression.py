@@ -19,6 +19,16 @@ DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 YEAR_MIN, YEAR_MAX = 1970, 2199
 UNITS = {"minute": 60, "hour": 3600, "day": 86_400}
 ANY = "?"
+#: What crontabs call some of their lines.
+CRONTAB = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 FIELDS, UNIX_FIELDS = 6, 5
 
 
@@ -205,7 +215,9 @@ def parse(text: str, zone: ZoneInfo) -> Schedule:
     """Read an expression; raises ScheduleError naming the part and the cure."""
     found = re.fullmatch(r"(cron|rate|at)\((.*)\)", text)
     if found is None:
-        raise ScheduleError(f"{text!r} is not cron(...), rate(...) or at(...){_from_unix(text.split())}")
+        raise ScheduleError(
+            f"{text!r} is not cron(...), rate(...) or at(...){_from_unix(CRONTAB.get(text, text).split())}"
+        )
     kind, inner = found.groups()
     read: dict[str, Callable[[str, str, ZoneInfo], Schedule]] = {"cron": _cron, "rate": _rate, "at": _at}
     return read[kind](text, inner, zone)
@@ -239,9 +251,10 @@ def _from_unix(fields: list[str]) -> str:
         inners = [f"{minutes} {hours} {month_days} {months} {ANY} *"]
     else:
         by_week = re.sub(r"[0-7]", lambda day: str(int(day[0]) % 7 + 1), week_days)
+        if re.search(r"(\d)-\1", by_week):
+            return ""  # 0-7: every day, and no longer a range once both are Sunday
+        by_week = re.sub(r"(\d)-(\d)", _unwrapped, by_week)
         inners = [f"{minutes} {hours} {ANY} {months} {by_week} *"]
-        if re.search(r"(\d)-(\d)", by_week) and not all(a < b for a, b in re.findall(r"(\d)-(\d)", by_week)):
-            return ""  # it ends before it begins once Sunday is 1
         if month_days.startswith("*") and month_days != "*":
             return ""  # both days at once, which AWS has no words for
         if month_days != "*":  # a crontab means either
@@ -251,6 +264,10 @@ def _from_unix(fields: list[str]) -> str:
             _cron("", inner, ZoneInfo("UTC"))
         return f". What a crontab calls {' '.join(fields)!r} is {' and '.join(f'cron({inner})' for inner in inners)}"
     return ""
+
+
+def _unwrapped(span: re.Match[str]) -> str:
+    return span[0] if span[1] < span[2] else ",".join(map(str, WEEKDAY.numbers(span[0])))
 
 
 def _rate(text: str, inner: str, zone: ZoneInfo) -> Rate:

@@ -17,9 +17,8 @@ from jobrunner.errors import BadParams, MalformedMessage, ScheduleError, Unknown
 from jobrunner.message import Call, encode
 
 FILE = "crons.toml"
-#: AWS: Scheduler's names, with room for the hash that ours end in; descriptions.
+#: AWS: Scheduler's names, with room for the hash that ours end in.
 NAME = re.compile(r"[0-9a-zA-Z_.-]{1,55}")
-DESCRIPTION_LENGTH_MAX = 450
 #: AWS: Scheduler fires within the minute that is due, not on its first second.
 AGE_SECONDS_GOOD = 120
 KEYS: dict[str, type | tuple[type, ...]] = {
@@ -128,8 +127,6 @@ def _check_keys(table: Mapping[str, Any]) -> None:
     for key in ("method", "schedule"):
         if key not in table:
             raise ScheduleError(f"{key} is missing")
-    if len(table.get("description", "")) > DESCRIPTION_LENGTH_MAX:
-        raise ScheduleError(f"description is longer than {DESCRIPTION_LENGTH_MAX} characters")
 
 
 def _zone(name: str) -> ZoneInfo:

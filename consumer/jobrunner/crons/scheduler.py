@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from jobrunner.crons import plain
 from jobrunner.crons.expression import At
 from jobrunner.crons.file import Cron
 from jobrunner.errors import AccessDenied, JobrunnerError, ScheduleError
 from jobrunner.message import PLACEHOLDER, encode
+from jobrunner.queue.endpoint import CREDENTIAL_ERRORS, no_credentials
 
 STAND_IN = "0001-01-01T00:00:00Z"
 #: An outage must not end in a burst of old ticks: Scheduler gives a tick up after this (AWS: 60 to 86,400 s).
@@ -28,6 +28,8 @@ RETRIES = 185
 NAME_LENGTH_MAX, DESCRIPTION_LENGTH_MAX = 64, 512
 #: A role that a stack has just made is not seen at once by all of AWS.
 ROLE_SECONDS_MAX, ROLE_PAUSE_SECONDS = 60.0, 5.0
+#: In what AWS says of one that it does not see yet.
+ROLE_NOT_SEEN = "execution role"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +68,15 @@ class Change:
 
 
 class Scheduler:
-    """The schedule group of a place."""
+    """The schedule group of a place; `client` is botocore's."""
 
-    def __init__(self, *, place: Place, region: str) -> None:
+    def __init__(self, *, place: Place, client: Any) -> None:
         if len(place.group) > NAME_LENGTH_MAX:
             raise ScheduleError(
                 f"the group's name {place.group!r} is over {NAME_LENGTH_MAX} characters: shorten --app or --env"
             )
         self._place = place
-        config = Config(retries={"mode": "standard", "total_max_attempts": 6})
-        self._client: Any = boto3.session.Session().client("scheduler", region_name=region, config=config)
+        self._client = client
 
     def plan(self, crons: Iterable[Cron], *, prune: bool) -> list[Change]:
         """Compare; raises ScheduleError if the group is not ours."""
@@ -97,14 +98,16 @@ class Scheduler:
 
     def apply(self, changes: Iterable[Change]) -> list[str]:
         """Carry changes out, each for itself; returns what failed. To plan and apply again does the rest."""
-        failures = []
-        for change in changes:
+        failures: list[str] = []
+        left = list(changes)
+        while left:
+            change = left.pop(0)
             try:
                 self._apply(change)
             except JobrunnerError as error:
                 failures.append(f"{change.name}: {error}")
-                if change.schedule is None and change.kind == "create":  # without the group nothing can be made
-                    break
+                if change.schedule is None and change.kind == "create":
+                    return failures + [f"{each.name}: not tried without the group" for each in left if each.schedule]
         return failures
 
     def _apply(self, change: Change) -> None:
@@ -113,19 +116,20 @@ class Scheduler:
         elif change.schedule is None and change.kind == "create":
             tags = [{"Key": key, "Value": value} for key, value in self._place.tags.items()]
             self._ask("create_schedule_group", there_is_fine=True, Name=self._place.group, Tags=tags)
-        elif change.kind == "create" and self._create(change) is None:
-            self._ask("update_schedule", **self._named(change))  # somebody else made it meanwhile
+        elif change.kind == "create" and self._write("create_schedule", change) is None:
+            self._write("update_schedule", change)  # somebody else made it meanwhile
         elif change.kind == "update":
-            self._ask("update_schedule", **self._named(change))
+            self._write("update_schedule", change)
 
-    def _create(self, change: Change) -> Any:
-        """Create a schedule; right after its role was made, for as long as AWS takes to see that role's trust."""
+    def _write(self, operation: str, change: Change) -> Any:
+        """Write a schedule; right after its role was made, for as long as AWS takes to see that role's trust."""
         deadline = time.monotonic() + ROLE_SECONDS_MAX
+        fine = operation == "create_schedule"
         while True:
             try:
-                return self._ask("create_schedule", there_is_fine=True, **self._named(change))
+                return self._ask(operation, there_is_fine=fine, **self._named(change))
             except ScheduleError as error:
-                if "role" not in str(error) or time.monotonic() > deadline:
+                if ROLE_NOT_SEEN not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(ROLE_PAUSE_SECONDS)
 
@@ -179,8 +183,8 @@ class Scheduler:
         if self._place.dead_letter_arn:
             target["DeadLetterConfig"] = {"Arn": self._place.dead_letter_arn}
         return {
-            "ScheduleExpression": cron.schedule.text,
-            "ScheduleExpressionTimezone": cron.schedule.zone.key,
+            "ScheduleExpression": plain.text_of(cron.schedule),
+            "ScheduleExpressionTimezone": plain.zone_of(cron.schedule),
             "State": "ENABLED" if cron.enabled else "DISABLED",
             "FlexibleTimeWindow": {"Mode": "OFF"},
             "Description": f"jobrunner: {cron.name}. {cron.description}".strip()[:DESCRIPTION_LENGTH_MAX],
@@ -201,6 +205,8 @@ class Scheduler:
                 return None
             kind = AccessDenied if "AccessDenied" in code else ScheduleError
             raise kind(f"{operation} {parameters.get('Name', '')}: {error}") from error
+        except CREDENTIAL_ERRORS as error:
+            raise no_credentials(error) from error
         except BotoCoreError as error:
             raise JobrunnerError(f"{operation}: {error}") from error
         return answer

@@ -14,6 +14,8 @@ from jobrunner.errors import AccessDenied, JobrunnerError, NoSuchModule, QueueEr
 from jobrunner.operate import rules
 from jobrunner.operate.queues import OperatedQueue, operated
 from jobrunner.operate.rules import Finding
+from jobrunner.queue.endpoint import aws, locate
+from jobrunner.queue.requests import QueueAttributes
 from jobrunner.queue.schedules import Place, Schedules
 from jobrunner.settings import Settings
 
@@ -72,10 +74,15 @@ def _queue(options: Mapping[str, Any]) -> Iterator[Finding]:
         return
     yield Finding("ok", "queue", queue.url)
     yield _clock(queue)
+    try:
+        visibility_seconds = options["visibility_timeout_seconds"] or QueueAttributes(values).visibility_timeout_seconds
+    except SettingsError as error:
+        yield Finding("error", "queue", str(error), "consume would not start", "pass --visibility-timeout")
+        return
     yield from rules.of_queue(
         values,
         queue_url=queue.url,
-        visibility_seconds=options["visibility_timeout_seconds"] or int(values["VisibilityTimeout"]),
+        visibility_seconds=visibility_seconds,
         job_timeout_seconds=options["job_timeout_seconds"],
     )
     yield from _dead_letters(queue, values)
@@ -86,13 +93,14 @@ def _queue(options: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _unreachable(error: QueueError, queue_url: str) -> Finding:
     if isinstance(error, QueueNotFound):
-        cure = f"{rules.aws(queue_url)} sqs list-queues prints those that are there"
+        cure = f"{aws(queue_url)} sqs list-queues prints those that are there"
         return Finding("error", "queue", str(error), "nothing can be received", cure)
     if isinstance(error, AccessDenied):
         cure = "attach the worker's policy of deploy/aws/jobrunner.yaml to the role: sqs:GetQueueAttributes was refused"
         return Finding("error", "queue", str(error), "without it consume does not start", cure)
     cure = (
-        f"from this machine: curl -sS {queue_url} must answer anything at all; else look at routes, DNS and endpoints"
+        f"from this machine: curl -sS {locate(queue_url, os.environ)[1] or queue_url} must answer anything at all; "
+        "else look at routes, DNS and endpoints"
     )
     return Finding("error", "queue", str(error), "consume would wait for it", cure)
 

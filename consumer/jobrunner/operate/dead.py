@@ -104,8 +104,8 @@ class DeadLetters:
             moved = total
         if status != "COMPLETED":
             raise QueueError(f"SQS's own move ended as {status} after {moved}: {reason}. Nothing is lost: retry again")
-        if before and not moved:  # it is over, and has done nothing
-            return self.retry(lambda _: True, progress)
+        if moved < before and self.length():  # it is over, and has not done it all
+            return moved + self.retry(lambda _: True, progress)
         return moved
 
     def retry(self, chosen: Chosen, progress: Progress) -> int:
@@ -116,7 +116,8 @@ class DeadLetters:
         done, stuck, refused = 0, 0, []
         with Walk(self._dead) as walk:
             for batch in walk:
-                letters = [letter for letter in batch if self._is_ours(letter) and chosen(letter)]
+                # Not what has been sent again and has died again meanwhile: that may never end.
+                letters = [each for each in batch if self._is_ours(each) and chosen(each) and walk.was_there(each)]
                 for part in batches([letter.size for letter in letters]):
                     sending = [_filled_in(letters[index]) for index in part]
                     refusals = self._queue.send(sending)

@@ -5,7 +5,6 @@ Developer Guide (quotas, visibility timeout, dead-letter queues).
 """
 
 import json
-import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Literal
 from jobrunner.message import BODY_BYTES_MAX
 from jobrunner.operate import policies
 from jobrunner.operate.queues import span
-from jobrunner.queue.endpoint import locate
+from jobrunner.queue.endpoint import aws
 from jobrunner.queue.requests import QueueAttributes
 from jobrunner.settings import HELD_SHARE_MAX, VISIBILITY_SECONDS_MIN
 
@@ -225,12 +224,6 @@ def _senders(values: Values, mend: Callable[..., str]) -> Iterator[Finding]:
             yield Finding("error" if who == "*" else "warn", "who may send", who, reason, cure)
     names = ", ".join(who for _, who in found)
     yield Finding("ok", "queue policy", f"lets send: {names}" if names else "none: roles decide")
-
-
-def aws(queue_url: str) -> str:
-    """Begin a command line that reaches this queue, as we do: the region of a URL alone is passed over."""
-    region, endpoint = locate(queue_url, os.environ)
-    return f"aws --region {region}" + (f" --endpoint-url {endpoint}" if endpoint else "")
 
 
 def create_dead(queue_url: str, name: str) -> str:

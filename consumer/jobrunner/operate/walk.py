@@ -4,6 +4,7 @@ Looking at a message of SQS means receiving it. So a walk hides what it has seen
 end, and never for longer than it takes to see all: one that is killed keeps nothing from anybody for long.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Self
 
@@ -17,6 +18,7 @@ HIDDEN_SECONDS, SEEN_PER_SECOND = 30, 50
 #: SQS may call a queue empty that is not: said twice in a row, after waiting, it is believed.
 EMPTY_MAX, WAIT_SECONDS = 2, 1
 DELETE_TRIES = 3
+CLOCK_SECONDS = 1
 
 
 class Walk:
@@ -27,10 +29,12 @@ class Walk:
         self._hidden_seconds = HIDDEN_SECONDS
         self._handles: dict[str, str] = {}
         self._deleted: set[str] = set()
+        self._began_at = 0.0
 
     def __enter__(self) -> Self:
         """Look how many there are."""
         self._hidden_seconds = min(HIDDEN_SECONDS + self._dead.length() // SEEN_PER_SECOND, VISIBILITY_SECONDS_MAX)
+        self._began_at = time.time() - self._dead.clock_skew_seconds
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
@@ -58,6 +62,10 @@ class Walk:
                 yield fresh
             elif batch:
                 return
+
+    def was_there(self, letter: DeadLetter) -> bool:
+        """Tell whether it was sent before this walk began, by SQS's clock, which is told in whole seconds."""
+        return letter.sent_at < self._began_at + CLOCK_SECONDS
 
     def delete(self, letters: Sequence[DeadLetter]) -> int:
         """Delete letters of a batch; returns how many would not go."""

@@ -9,9 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import botocore
+from botocore import exceptions
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
+    ClientError,
     CredentialRetrievalError,
     MetadataRetrievalError,
     NoCredentialsError,
@@ -30,8 +32,9 @@ CONNECT_SECONDS = 5
 #: Whole, so that botocore need not put its own together: it does so for each request, for a fifth of its time.
 USER_AGENT = f"jobrunner botocore/{botocore.__version__}"
 
-#: What can go wrong while credentials are fetched: from ECS, from EC2 (a hop limit of 1), from an expired SSO.
+#: What can go wrong while credentials are fetched: from ECS, from EC2 (a hop limit of 1), from an expired login.
 CREDENTIAL_ERRORS = (
+    getattr(exceptions, "LoginError", SSOError),  # an older botocore has no `aws login`
     CredentialRetrievalError,
     MetadataRetrievalError,
     NoCredentialsError,
@@ -45,7 +48,7 @@ def no_credentials(error: BaseException) -> AccessDenied:
     """Say what to do where credentials cannot be had."""
     return AccessDenied(
         f"no AWS credentials: {error}. On AWS give the task or instance a role (in a container on EC2 the metadata's "
-        "hop limit must be 2); on a laptop `aws sso login`; with an emulator set AWS_ACCESS_KEY_ID and "
+        "hop limit must be 2); on a laptop `aws sso login` or `aws login`; with an emulator set AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY to anything"
     )
 
@@ -99,9 +102,34 @@ class Endpoint:
         if self._endpoint_url and not configured and not aws_host(self.queue_url):
             return None
         config = Config(
-            connect_timeout=connect_seconds, read_timeout=read_seconds, retries={"total_max_attempts": attempts}
+            connect_timeout=connect_seconds,
+            read_timeout=read_seconds,
+            retries={"mode": "standard", "total_max_attempts": attempts},
         )
         return self._create(service, endpoint_url=configured, config=config)
+
+    def scheduler(self, **how: Any) -> Any:
+        """Make a client for EventBridge Scheduler as `other_client` does; raises SettingsError where there is none."""
+        client = self.other_client("scheduler", **how)
+        if client is None:
+            raise SettingsError(
+                f"there is no EventBridge Scheduler beside {self.queue_url}: `jobrunner dev` has one, "
+                "or set AWS_ENDPOINT_URL_SCHEDULER to an emulator's"
+            )
+        return client
+
+    def arn(self) -> str:
+        """Give the queue's ARN: in AWS its URL says it, any other server is asked, and believed where it answers."""
+        derived = queue_arn(self.queue_url, self.region)
+        if aws_host(self.queue_url):
+            return derived
+        client = self.client(read_seconds=CONNECT_SECONDS, attempts=1, connections=1, connect_seconds=CONNECT_SECONDS)
+        try:
+            answer = client.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=["QueueArn"])
+        except (ClientError, BotoCoreError, OSError):
+            return derived
+        own: str = answer.get("Attributes", {}).get("QueueArn", derived)
+        return own
 
     def _create(self, service: str, **how: Any) -> Any:
         try:
@@ -173,6 +201,12 @@ def _aws_hosts() -> re.Pattern[str]:
         rf"(?:(?P<vpce>vpce-[a-z0-9-]+)\.)?sqs(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\.(?:vpce\.)?(?:(?:{plain})|(?P<dual>{dual}))"
         rf"|(?:(?P<legacy>[a-z0-9-]+)\.)?queue\.(?:{plain})"
     )
+
+
+def aws(queue_url: str) -> str:
+    """Begin a command line that reaches this queue, as we do: the region of a URL alone is passed over."""
+    region, endpoint = locate(queue_url, os.environ)
+    return f"aws --region {region}" + (f" --endpoint-url {endpoint}" if endpoint else "")
 
 
 def queue_arn(queue_url: str, region: str) -> str:

@@ -19,7 +19,7 @@ from jobrunner.errors import (
     SettingsError,
 )
 from jobrunner.message import BODY_BYTES_MAX, Delivery
-from jobrunner.queue.endpoint import CONNECT_SECONDS, CREDENTIAL_ERRORS, Endpoint, no_credentials
+from jobrunner.queue.endpoint import CONNECT_SECONDS, CREDENTIAL_ERRORS, Endpoint, aws, no_credentials
 
 Item = TypeVar("Item")
 
@@ -123,7 +123,7 @@ class Queue:
             VisibilityTimeout=visibility_timeout_seconds,
             MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"],
         )
-        return [_delivery(message) for message in answer.get("Messages", ())]
+        return [_delivery(message) for message in answer.get("Messages") or ()]
 
     def delete(self, handles: Sequence[str]) -> dict[int, Refusal]:
         """Delete up to 10 deliveries; returns the refusals by position."""
@@ -219,7 +219,7 @@ def _working(endpoint: Endpoint, *, visibility_seconds: float, connections: int)
 
 
 def _delivery(message: Mapping[str, Any]) -> Delivery:
-    attributes = message.get("Attributes", {})
+    attributes = message.get("Attributes") or {}
     try:
         return Delivery(
             message_id=message["MessageId"],
@@ -239,8 +239,8 @@ def _delivery(message: Mapping[str, Any]) -> Delivery:
 def refusals(answer: Mapping[str, Any]) -> dict[int, Refusal]:
     """Read what a batch request did not do: SQS answers 200 even when it did nothing."""
     return {
-        int(entry["Id"]): Refusal(entry["Code"], entry["SenderFault"], entry.get("Message", ""))
-        for entry in answer.get("Failed", ())
+        int(entry["Id"]): Refusal(entry.get("Code", ""), entry.get("SenderFault", False), entry.get("Message", ""))
+        for entry in answer.get("Failed") or ()
     }
 
 
@@ -254,8 +254,11 @@ def asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Ma
         raise no_credentials(error) from error
     except ParamValidationError as error:
         raise RequestRefused(f"not sent: {error}") from error
-    except (BotoCoreError, ResponseParserError, OSError, RuntimeError) as error:
-        # RuntimeError: botocore's word for credentials that are old when they are refreshed.
+    except RuntimeError as error:
+        if "credentials" not in str(error):  # botocore's word for some that are old although they were refreshed
+            raise
+        raise no_credentials(error) from error
+    except (BotoCoreError, ResponseParserError, OSError) as error:
         raise QueueError(f"SQS did not answer: {error}{_laptop(str(error))}") from error
 
 
@@ -280,7 +283,7 @@ def _translated(error: ClientError, queue_url: str) -> QueueError:
     if "QueueDoesNotExist" in code or "NonExistentQueue" in code:
         return QueueNotFound(
             f"{text} No queue {queue_url} in this account and region, or it may not be seen: "
-            f"`aws sqs get-queue-url --queue-name NAME` prints its URL{_overridden()}"
+            f"`{aws(queue_url)} sqs get-queue-url --queue-name NAME` prints its URL{_overridden()}"
         )
     if code in THROTTLES or status >= SERVER_FAULT:
         return QueueError(text)

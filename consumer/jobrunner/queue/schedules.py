@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from jobrunner.errors import AccessDenied, QueueError, RequestRefused, SettingsError
-from jobrunner.queue.endpoint import CREDENTIAL_ERRORS, Endpoint, no_credentials, queue_arn
+from jobrunner.queue.endpoint import CREDENTIAL_ERRORS, Endpoint, no_credentials
 
 #: Two tries fit into what a web request may take.
 CONNECT_SECONDS = 0.5
@@ -63,15 +63,10 @@ class Schedules:
         self._place = place
         self._queue_url = queue_url
         endpoint = Endpoint(queue_url)
-        self._queue_arn = queue_arn(queue_url, endpoint.region)
-        self._client: Any = endpoint.other_client(
-            "scheduler", read_seconds=read_seconds, connect_seconds=CONNECT_SECONDS, attempts=attempts
+        self._client: Any = endpoint.scheduler(
+            read_seconds=read_seconds, connect_seconds=CONNECT_SECONDS, attempts=attempts
         )
-        if self._client is None:
-            raise SettingsError(
-                f"there is no EventBridge Scheduler beside {queue_url}: `jobrunner dev` has one, "
-                "or set AWS_ENDPOINT_URL_SCHEDULER to an emulator's"
-            )
+        self._queue_arn = endpoint.arn()
 
     def create(self, job_id: str, body: str, at: datetime, *, group: str | None) -> None:
         """Have a body sent at a time, rounded up to the minute: never early. One that is there already is fine."""
