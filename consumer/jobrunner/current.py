@@ -17,7 +17,7 @@ def _never() -> bool:
 class CurrentJob:
     """What a job may know of its delivery.
 
-    `id` stays the same however often the call is sent or delivered: make it the idempotency key.
+    `id` is the same each time that SQS delivers the message: make it the idempotency key.
     `message_id` is SQS's, new with each send. `attempt` counts from 1 to `attempts_max`, None where the queue
     has no dead-letter queue.
     """

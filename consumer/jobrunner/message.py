@@ -207,7 +207,7 @@ def _check_scalar(value: Any, path: str) -> None:
 
 
 def _kind(value: Any) -> str:
-    return "missing or null" if value is None else KINDS[type(value)]
+    return "missing or null" if value is None else KINDS.get(type(value), f"a {type(value).__name__}")
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

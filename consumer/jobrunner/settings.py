@@ -41,6 +41,8 @@ class Settings:
     status_file: Path | None = None
     log_format: Literal["json", "console"] = "json"
     log_level: str = "info"
+    #: Somebody looks on, at a terminal or under `jobrunner dev`: what else is said once a minute is said each time.
+    watched: bool = False
     metrics: Literal["emf", "emf-totals", "off"] = "off"
     #: How the span of a run hangs together with that of its send: by a link between two traces, or as its child.
     trace: Literal["link", "parent"] = "link"

@@ -2,21 +2,23 @@
 
 with enqueued() as jobs:
     client.post("/orders/7")
-assert jobs == [("orders.ship", {"number": 7})]
-jobs.run()
+    assert jobs == [("orders.ship", {"number": 7})]
+    jobs.run()
 """
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from unittest.mock import patch
 
 from jobrunner.app.loading import load_around
 from jobrunner.message import decode
-from jobrunner.sending import delivery, inline
+from jobrunner.sending import delivery, inline, later
 from jobrunner.sending.how import How
 
 __all__ = ["Enqueued", "Jobs", "enqueued"]
@@ -27,7 +29,10 @@ NOWHERE = "https://sqs.us-east-1.amazonaws.com/000000000000/enqueued"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enqueued:
-    """One job as it would have been sent; equal to another, or to a pair of its method and params."""
+    """One job as it would have been sent; equal to another, or to a pair of its method and params.
+
+    `at` is the time that was asked for; up to 15 minutes ahead it is sent at once, with a `delay_seconds`.
+    """
 
     method: str
     params: dict[str, Any] | list[Any]
@@ -49,6 +54,14 @@ class Enqueued:
         """Hash by the id, which no two have."""
         return hash(self.id)
 
+    def is_scheduled(self) -> bool:
+        """Tell whether it would be a schedule, which can be cancelled, and no message yet."""
+        return self.at is not None and self.delay_seconds is None
+
+    def is_for_later(self) -> bool:
+        """Tell whether it would run only later."""
+        return bool(self.delay_seconds) or self.is_scheduled()
+
 
 class Jobs(list[Enqueued]):
     """What was enqueued, in order."""
@@ -62,21 +75,55 @@ class Jobs(list[Enqueued]):
         """
         reference = around or os.environ.get("JOBRUNNER_AROUND")
         entered = load_around(reference)
-        for _ in range(RUNS_MAX):
-            job = next((job for job in self if delayed or not (job.delay_seconds or job.at)), None)
-            if job is None:
-                return
-            self.remove(job)
-            inline.run(job.body, around=entered)
+        with _collecting_into(self):
+            for _ in range(RUNS_MAX):
+                job = next((job for job in self if delayed or not job.is_for_later()), None)
+                if job is None:
+                    return
+                self.remove(job)
+                inline.run(job.body, around=entered)
         raise RuntimeError(f"{RUNS_MAX} jobs ran, and there are more: do they enqueue each other without end?")
 
 
 @contextmanager
 def enqueued() -> Iterator[Jobs]:
-    """Collect what `enqueue` and its kin are told, in all threads; all is checked as if it were sent."""
-    jobs = Jobs()
+    """Collect what `enqueue` and its kin are told, in all threads; all is checked as if it were sent.
 
-    def collect(url: str, messages: list[tuple[str, str]], how: How) -> list[delivery.Sent]:
+    Within another one the inner collects. `cancel` takes a job from the list.
+    """
+    jobs = Jobs()
+    with _collecting_into(jobs):
+        yield jobs
+
+
+class _Collecting:
+    """Who collects now: the one that began last, whichever of them ends first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lists: list[Jobs] = []
+        self._ways_back = ExitStack()
+
+    def begin(self, jobs: Jobs) -> None:
+        """Collect into this list from now on."""
+        with self._lock:
+            if not self._lists:
+                told = {"JOBRUNNER_QUEUE_URL": os.environ.get("JOBRUNNER_QUEUE_URL") or NOWHERE}
+                self._ways_back.enter_context(patch.dict(os.environ, told))
+                self._ways_back.enter_context(patch.object(delivery, "deliver", self._collect))
+                self._ways_back.enter_context(patch.object(later, "take_back", self._take_back))
+            self._lists.append(jobs)
+
+    def end(self, jobs: Jobs) -> None:
+        """Do so no more."""
+        with self._lock:
+            last = max(index for index, each in enumerate(self._lists) if each is jobs)
+            del self._lists[last]
+            if not self._lists:
+                self._ways_back.close()
+
+    def _collect(self, url: str, messages: list[tuple[str, str]], how: How) -> list[delivery.Sent]:
+        jobs = self._lists[-1]
         for job_id, body in messages:
             call = decode(body)
             jobs.append(
@@ -86,7 +133,7 @@ def enqueued() -> Iterator[Jobs]:
                     context=call.context,
                     id=job_id,
                     delay_seconds=how.delay_seconds,
-                    at=how.later_at,
+                    at=datetime.fromisoformat(call.scheduled_at) if call.scheduled_at else None,
                     group=how.group,
                     queue_url=url,
                     body=body,
@@ -94,12 +141,22 @@ def enqueued() -> Iterator[Jobs]:
             )
         return []
 
-    had = os.environ.get("JOBRUNNER_QUEUE_URL")
-    os.environ["JOBRUNNER_QUEUE_URL"] = had or NOWHERE
+    def _take_back(self, _url: str, job_id: str) -> bool:
+        found = [(jobs, job) for jobs in self._lists for job in jobs if job.id == job_id and job.is_scheduled()]
+        for jobs, job in found:
+            jobs.remove(job)
+        return bool(found)
+
+
+@lru_cache(maxsize=1)
+def _collecting() -> _Collecting:
+    return _Collecting()
+
+
+@contextmanager
+def _collecting_into(jobs: Jobs) -> Iterator[None]:
+    _collecting().begin(jobs)
     try:
-        with patch.object(delivery, "deliver", collect):
-            yield jobs
+        yield
     finally:
-        os.environ["JOBRUNNER_QUEUE_URL"] = had or ""
-        if had is None:
-            del os.environ["JOBRUNNER_QUEUE_URL"]
+        _collecting().end(jobs)

@@ -115,6 +115,20 @@ def test_what_it_is_told_holds_for_enqueue_in_jobs_in_their_programs_and_in_the_
     assert f"JOBRUNNER_QUEUE_URL={printed['JOBRUNNER_QUEUE_URL']}\n" in found
 
 
+def test_its_flags_win_over_variables_and_each_typo_is_said(dev, tmp_path, monkeypatch):
+    monkeypatch.setenv("JOBRUNNER_MODULE", "another")
+    monkeypatch.setenv("JOBRUNNER_CRONS", "/another.toml")
+    (tmp_path / "mine.toml").touch()
+    command = "import os, time; print(os.environ['JOBRUNNER_MODULE'], os.environ['JOBRUNNER_CRONS'], flush=True)"
+    flags = ["--module", "jobs", "--crons", "mine.toml"]
+    worker = dev(sys.executable, "-c", f"{command}; time.sleep(100)", flags=flags, cwd=tmp_path)
+    wait_for(lambda: f"jobs {tmp_path}/mine.toml\n" in worker.other)
+    url = environment(worker)["JOBRUNNER_QUEUE_URL"]
+    for _ in range(2):
+        enqueue("sya", queue_url=url)
+    worker.wait("job.unknown_method", 2, method="sya")
+
+
 def test_each_queue_has_a_consumer_and_few_attempts_make_dead_letters_soon(dev, tmp_path, monkeypatch):
     (tmp_path / "jobs.py").write_text("def fail(): raise ValueError\ndef ok(): pass\n")
     worker = dev(flags=["--queue", "quick", "--queue", "slow-ones", "--attempts", "2"])
@@ -134,11 +148,11 @@ def test_each_queue_has_a_consumer_and_few_attempts_make_dead_letters_soon(dev, 
 def test_crons_that_are_written_while_it_runs_fire_and_those_elsewhere_are_named(dev, tmp_path):
     (tmp_path / "jobs.py").unlink()
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "crons.toml").touch()
     worker = dev()
     environment(worker)
+    (tmp_path / "other" / "crons.toml").touch()
     said = f"{tmp_path}/other/crons.toml is not used: it belongs at {tmp_path}/crons.toml"
-    assert any(said in line for line in worker.other)
+    wait_for(lambda: any(said in line for line in worker.other))
     worker.wait("worker.refused")
     wait_for(lambda: any("waiting for a change" in line for line in worker.other))
     jobs = tmp_path / "jobs"  # so that the file's place is another than at the start

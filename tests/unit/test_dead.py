@@ -177,6 +177,14 @@ def test_a_move_that_says_it_is_complete_and_moved_nothing_is_not_believed(dead_
     assert [each.message_id for each in queue.sent] == ["m1", "m2"]
 
 
+def test_what_scheduler_could_not_send_is_unwrapped_before_the_move(dead_letters):
+    """The move sends each as it is, which for a job with a message group is the call of SQS around it."""
+    letters, queue, dead = dead_letters(letter(1, wrapped=True), letter(2))
+    dead.states = [(1, "COMPLETED", "")]
+    assert letters.retry_all(nothing) == 2
+    assert [each.message_id for each in queue.sent] == ["m1"]
+
+
 def test_what_a_move_left_behind_is_sent_one_by_one(dead_letters):
     letters, queue, dead = dead_letters(*map(letter, range(10)))
     dead.states = [(3, "COMPLETED", "")]

@@ -292,6 +292,13 @@ def test_an_exception_may_say_when_its_job_is_tried_again(run, kind, seconds, re
     assert (ended.name, ended.release_seconds in seconds, bool(ended.reason)) == ("failed", True, reason)
 
 
+def test_a_wish_of_any_size_is_cut_to_what_sqs_takes(run):
+    def job():
+        raise type("Kind", (Exception,), {"retry_seconds": 10**400})
+
+    assert run(job).release_seconds == 43_200
+
+
 @pytest.mark.parametrize("value", [float("nan"), "3600", True, object()])
 def test_a_wish_that_means_nothing_is_named_and_it_is_a_failure_like_any(run, events, value):
     def job():

@@ -9,7 +9,7 @@ import socket
 import sys
 import types
 import uuid
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -336,6 +336,35 @@ def test_a_callers_mistake_is_named_before_anything_is_sent(queue, monkeypatch, 
         with pytest.raises(SettingsError, match=re.escape(says)):
             send(**named)
     assert queue.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("send", "error", "says"),
+    [
+        (lambda: enqueue("a", (1,)), MalformedMessage, "params is (1,): give a dict"),
+        (lambda: enqueue("a", b"x"), MalformedMessage, "params is b'x'"),
+        (lambda: enqueue("a", context="x"), MalformedMessage, "context is 'x': give a dict"),
+        (lambda: enqueue("a", id=7), MalformedMessage, "id is 7: give a text of 1 to 200"),
+        (lambda: enqueue("a", id=""), MalformedMessage, "id is ''"),
+        (lambda: enqueue("a", queue_url=7), SettingsError, "queue_url is 7: give a queue's URL"),
+        (lambda: enqueue("a", delay_seconds=-1), SettingsError, "leave it out"),
+        (lambda: enqueue("a", at=datetime.max.replace(tzinfo=UTC)), SettingsError, "an end of the calendar"),
+        (lambda: enqueue_many(7), SettingsError, "calls is 7: give pairs"),
+        (lambda: enqueue_many(None), SettingsError, "calls is None"),
+        (lambda: enqueue_many([("a", None), ("a", "x")]), MalformedMessage, "calls[1]: params is 'x'"),
+    ],
+)
+@pytest.mark.parametrize("where", [URL, "inline:"])
+def test_what_is_no_call_is_named_with_its_cure(queue, monkeypatch, send, error, says, where):
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", where)
+    with pytest.raises(error, match=re.escape(says)):
+        send()
+    assert queue.bodies == []
+
+
+def test_an_id_may_be_a_uuid(queue):
+    key = uuid.uuid4()
+    assert enqueue("a", id=key) == str(key)
 
 
 def test_a_delay_may_be_a_timedelta_and_is_never_early(queue):

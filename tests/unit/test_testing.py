@@ -5,22 +5,27 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import types
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from jobrunner import (
     BadParams,
     MalformedMessage,
+    QueueError,
+    RequestRefused,
     SettingsError,
     aenqueue,
     aenqueue_many,
     call,
+    cancel,
     current_job,
     enqueue,
     enqueue_many,
 )
-from jobrunner.sending import asynchronous, inline
+from jobrunner.sending import asynchronous, delivery, inline
 from jobrunner.testing import enqueued
 
 
@@ -131,9 +136,56 @@ def test_a_cancelled_aenqueue_leaves_the_loop_and_its_threads_in_order(ran):
 
     with enqueued() as jobs:
         asyncio.run(web())
-        asynchronous._threads(os.getpid()).shutdown()  # what goes on there would be the next test's
-        asynchronous._threads.cache_clear()
+        asynchronous._senders(os.getpid())._threads.shutdown()  # what goes on there would be the next test's
+        asynchronous._senders.cache_clear()
     assert [job for job in jobs if job == ("thank", ["after"])], "the others may be there or not"
+
+
+@pytest.fixture
+def senders():
+    asynchronous._senders.cache_clear()
+    yield
+    asynchronous._senders.cache_clear()
+
+
+def test_a_burst_that_takes_longer_than_the_budget_goes_out_while_it_moves(monkeypatch, senders):
+    """Only where none gets on is it an SQS that is slow: then each error has its id, also one that was chosen."""
+    monkeypatch.setenv("JOBRUNNER_ENQUEUE_SECONDS", "0.2")
+
+    def deliver(_url, _messages, _how):
+        time.sleep(0.3 if hangs else 0.02)
+        if hangs:
+            raise QueueError("SQS did not answer")
+        return []
+
+    async def burst(count):
+        sending = [aenqueue("a", id=f"id-{number}") for number in range(count)]
+        return await asyncio.gather(*sending, return_exceptions=True)
+
+    monkeypatch.setattr(delivery, "deliver", deliver)
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "http://127.0.0.1:1/1/jobs")
+    hangs = False
+    assert asyncio.run(burst(200)) == [f"id-{number}" for number in range(200)]
+    hangs = True
+    errors = asyncio.run(burst(20))
+    assert [error.job_id for error in errors] == [f"id-{number}" for number in range(20)]
+    assert [type(error) for error in errors] == [QueueError] * 8 + [RequestRefused] * 12
+
+
+def test_the_event_loop_goes_on_while_sqs_hangs(monkeypatch, senders):
+    stuck = threading.Event()
+    monkeypatch.setattr(delivery, "deliver", lambda *_: stuck.wait() and [])
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "http://127.0.0.1:1/1/jobs")
+
+    async def web():
+        sending = asyncio.ensure_future(aenqueue("a"))
+        for _ in range(20):  # would never come back to us if it waited here
+            await asyncio.sleep(0)
+        assert not sending.done()
+        stuck.set()
+        return await sending
+
+    assert asyncio.run(web())
 
 
 def test_params_of_a_call_go_by_name_and_must_fit(ran):
@@ -150,3 +202,81 @@ def test_the_context_of_the_caller_is_the_senders(ran, monkeypatch):
     monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "inline:")
     asyncio.run(aenqueue(ran.thank, [3]))
     assert ran.done == [("thank", 3)]
+
+
+def test_inline_a_job_shares_the_event_loop_of_who_awaits_it(ran, monkeypatch):
+    """A client that the web app's code has used works in its jobs, and in theirs."""
+    loops = []
+
+    async def outer():
+        loops.append(asyncio.get_running_loop())
+        await aenqueue("inner")
+
+    async def inner():
+        loops.append(asyncio.get_running_loop())
+
+    for function in (outer, inner):
+        function.__module__, function.__qualname__ = "jobs", function.__name__
+        monkeypatch.setattr(sys.modules["jobs"], function.__name__, function, raising=False)
+    inline._catalog.cache_clear()
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "inline:")
+
+    async def web():
+        loops.append(asyncio.get_running_loop())
+        await aenqueue("outer")
+
+    asyncio.run(web())
+    assert loops == [loops[0]] * 3
+
+
+def test_two_that_overlap_each_leave_all_as_it_was(ran):
+    first, second = enqueued(), enqueued()
+    outer = first.__enter__()
+    inner = second.__enter__()
+    enqueue("thank", [1])
+    first.__exit__(None, None, None)
+    enqueue("thank", [2])
+    second.__exit__(None, None, None)
+    assert (outer, inner) == ([], [("thank", [1]), ("thank", [2])])
+    assert "JOBRUNNER_QUEUE_URL" not in os.environ
+    with pytest.raises(SettingsError, match="no queue"):
+        enqueue("thank", [3])
+
+
+def test_within_another_the_inner_collects(ran):
+    with enqueued() as outer:
+        with enqueued() as inner:
+            enqueue("thank", [1])
+        enqueue("thank", [2])
+    assert (outer, inner) == ([("thank", [2])], [("thank", [1])])
+
+
+def test_what_runs_after_the_collecting_sends_nothing_either(ran):
+    with enqueued() as jobs:
+        enqueue(ran.ship, {"number": 7})
+    jobs.run()
+    assert jobs == [("thank", [7])]
+
+
+def test_a_job_for_later_is_kept_run_when_asked_or_taken_back(ran):
+    at = datetime.now(UTC) + timedelta(days=3)
+    with enqueued() as jobs:
+        kept, taken = (enqueue("thank", [number], at=at) for number in (1, 2))
+        near = enqueue("thank", [3], at=datetime.now(UTC) + timedelta(seconds=60))
+        assert {job.at for job in jobs[:2]} == {at}
+        assert (cancel(taken), cancel(taken), cancel(near)) == (True, False, False)
+        jobs.run()
+        assert [job.id for job in jobs] == [kept, near]
+        jobs.run(delayed=True)
+    assert ran.done == [("thank", 1), ("thank", 3)]
+
+
+def test_what_scheduler_would_refuse_is_refused_here(ran, monkeypatch):
+    at = datetime.now(UTC) + timedelta(days=3)
+    for queue_url in (None, "inline:"):
+        with enqueued():
+            with pytest.raises(MalformedMessage, match="EventBridge Scheduler takes"):
+                enqueue("thank", ["x" * 300_000], at=at, queue_url=queue_url)
+            with pytest.raises(SettingsError, match="1 to 64 letters"):
+                enqueue("thank", [1], at=at, id="a b", queue_url=queue_url)
+    assert cancel("anything", queue_url="inline:") is False

@@ -48,7 +48,8 @@ def consume(log_format: Literal["json", "console"] | None, *, reload: bool, **gi
     """
     log_format = log_format or ("console" if sys.stdout.isatty() else "json")
     try:
-        settings = Settings(log_format=log_format, **given)
+        watched = log_format == "console" or bool(os.environ.get("JOBRUNNER_DEV"))
+        settings = Settings(log_format=log_format, watched=watched, **given)
     except SettingsError as error:
         _refuse(error, log_format)
     if reload:

@@ -1,7 +1,9 @@
 """Crons: what the commands call; main thread. Each line of output is made here, each act elsewhere."""
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +13,11 @@ from jobrunner.app.loading import load_app
 from jobrunner.crons import file, ticker
 from jobrunner.crons.expression import Rate
 from jobrunner.crons.file import Cron
+from jobrunner.crons.later_ticker import LaterTicker
 from jobrunner.crons.words import explain
 from jobrunner.errors import ScheduleError
 from jobrunner.message import encode
+from jobrunner.queue import schedules
 from jobrunner.sending import producer
 from jobrunner.settings import check_queue_url
 
@@ -115,9 +119,23 @@ def run(crons: Sequence[Cron], *, name: str | None, queue_url: str) -> None:
         fire(select(crons, [name])[0], datetime.now(UTC))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # process 1 of a container has no default action
+    fires_later = _fire_jobs_for_later(queue_url)
     enabled = [cron.name for cron in crons if cron.enabled]
     print(f"firing {', '.join(enabled)} from this process; in AWS that is EventBridge's work", flush=True)
     ticker.run(crons, fire)
+    if fires_later:
+        threading.Event().wait()  # for a signal: no cron is left, and jobs for later may still come
+
+
+def _fire_jobs_for_later(queue_url: str) -> bool:
+    """Fire what an emulator of Scheduler keeps, where variables name one; True if so."""
+    if not (os.environ.get("JOBRUNNER_LATER_GROUP") and os.environ.get("AWS_ENDPOINT_URL_SCHEDULER")):
+        return False
+    place = schedules.Place.told(os.environ)
+    kept = schedules.Schedules(place=place, queue_url=queue_url, read_seconds=READ_SECONDS)
+    kept.make_group()
+    LaterTicker(schedules=kept, queue_urls=[queue_url]).start()
+    return True
 
 
 def _time(cron: Cron, fire: datetime) -> str:

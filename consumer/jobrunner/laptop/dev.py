@@ -17,12 +17,12 @@ from types import FrameType
 import click
 
 from jobrunner.crons.file import FILE
+from jobrunner.crons.later_ticker import LaterTicker
 from jobrunner.errors import SettingsError
 from jobrunner.laptop.embedded import embedded_sqs
 from jobrunner.laptop.reload import PROGRAM
-from jobrunner.laptop.ticker import Ticker
 from jobrunner.queue.schedules import Place, Schedules
-from jobrunner.settings import MODULE, check_around
+from jobrunner.settings import check_around
 
 LOOK_SECONDS = 0.1
 #: Longer than a worker's own stop.
@@ -65,10 +65,11 @@ class Laptop:
         for name, url in list(zip(self.queues, urls, strict=True))[1:]:
             told[_variable(name)] = url
         further = {
-            "MODULE": self.module if self.module != MODULE else None,
-            "APP_DIR": self.app_dir if self.app_dir != Path.cwd() else None,
+            "MODULE": self.module,
+            "APP_DIR": self.app_dir,
             "DJANGO": self.django,
             "AROUND": self.around,
+            "CRONS": self.crons and self.crons.resolve(),
         }
         return told | {f"JOBRUNNER_{name}": str(value) for name, value in further.items() if value}
 
@@ -76,6 +77,14 @@ class Laptop:
         """Say where the schedule file is looked for: beside the module."""
         module = self.app_dir / self.module.replace(".", "/")
         return self.crons or (module if module.is_dir() else module.parent) / FILE
+
+    def misplaced_crons(self) -> Path | None:
+        """Find a schedule file where none is looked for, while there is none where there should be one."""
+        wanted = self.crons_file()
+        if wanted.exists():
+            return None
+        places = [self.app_dir / FILE, *self.app_dir.glob(f"*/{FILE}")]
+        return next((place for place in places if place != wanted and place.exists()), None)
 
 
 def _variable(queue: str) -> str:
@@ -88,32 +97,28 @@ def run(laptop: Laptop) -> int:
     with embedded_sqs(laptop.port, laptop.queues, laptop.attempts_max) as (aws, urls):
         printed = {**aws, **laptop.variables(urls)}
         with _to_source(printed) as file:
-            _say(laptop, printed, file)
+            _say(printed, file)
             # moto goes on with the long poll of a worker that has ended, and gives it what comes next.
-            environment = {"JOBRUNNER_WAIT_SECONDS": "1", **os.environ, **printed}
+            environment = {"JOBRUNNER_WAIT_SECONDS": "1", **os.environ, **printed, "JOBRUNNER_DEV": "1"}
             place = ["--module", laptop.module, "--app-dir", str(laptop.app_dir)]
             for url in urls:
                 programs.start([*PROGRAM, "consume", "--reload", *place, "--queue-url", url], environment)
             schedules = Schedules(place=Place.told(aws), queue_url=urls[0], read_seconds=5)
-            Ticker(schedules=schedules, queue_urls=urls).start()
+            schedules.make_group()
+            LaterTicker(schedules=schedules, queue_urls=urls).start()
             if laptop.command:
                 path = os.pathsep.join(filter(None, [str(laptop.app_dir), environment.get("PYTHONPATH")]))
                 programs.start(laptop.command, {**environment, "PYTHONPATH": path})
-            return programs.wait(laptop, [*PROGRAM, "crons", "run", "--reload", *place], environment)
+            no_later = {**environment, "JOBRUNNER_LATER_GROUP": ""}  # those are fired here, once
+            return programs.wait(laptop, [*PROGRAM, "crons", "run", "--reload", *place], no_later)
 
 
-def _say(laptop: Laptop, printed: Mapping[str, str], file: str) -> None:
+def _say(printed: Mapping[str, str], file: str) -> None:
     click.echo(f"embedded SQS: {printed['JOBRUNNER_QUEUE_URL']}\nfor another terminal:\n")
     for name, value in printed.items():
         click.echo(f"  export {name}={shlex.quote(value)}")
     click.echo(f"  source {file}   # all of these at once")
     click.echo('  jobrunner enqueue METHOD \'{"name": "value"}\'   # METHOD: see jobrunner methods\n')
-    wanted = laptop.crons_file()
-    other = next(
-        (found for found in [laptop.app_dir / FILE, *laptop.app_dir.glob(f"*/{FILE}")] if found != wanted), None
-    )
-    if not wanted.exists() and other and other.exists():
-        click.echo(f"crons: {other} is not used: it belongs at {wanted}, or name it with --crons\n")
 
 
 @contextmanager
@@ -135,16 +140,21 @@ class Programs:
             signal.signal(number, self._note)
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start one more."""
-        self._children.append(subprocess.Popen(command, env=environment))
+        """Start one more, unless all is to end: it would never hear of it."""
+        if not self._received:
+            self._children.append(subprocess.Popen(command, env=environment))
 
     def wait(self, laptop: Laptop, crons: Sequence[str], environment: Mapping[str, str]) -> int:
         """Wait for the end, and start the crons once their file is there; returns the exit code that counts."""
         asked = list(self._children)
+        told: set[Path | None] = {None}
         while not self._received and all(child.poll() is None for child in asked):
             # Where it is looked for may change: the jobs' folder may come later than we.
             if len(self._children) == len(asked) and (file := laptop.crons_file()).exists():
                 self.start([*crons, "--crons", str(file)], environment)  # it says itself what is wrong with its file
+            if (other := laptop.misplaced_crons()) not in told:
+                told.add(other)
+                click.echo(f"crons: {other} is not used: it belongs at {file}, or name it with --crons")
             time.sleep(LOOK_SECONDS)
         ended = next((child.returncode for child in asked if child.returncode is not None), 0)
         if not self._received:

@@ -43,9 +43,7 @@ def embedded_sqs(port: int, queues: Sequence[str], attempts_max: int) -> Iterato
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         os.environ.update(environment)  # for our own client as for the children
-        endpoint = Endpoint(address)
-        endpoint.other_client("scheduler", read_seconds=10).create_schedule_group(Name=LATER_GROUP)
-        client = endpoint.client(read_seconds=10, attempts=1, connections=1, connect_seconds=10)
+        client = Endpoint(address).client(read_seconds=10, attempts=1, connections=1, connect_seconds=10)
         yield environment, [_create(client, name, attempts_max) for name in queues]
     finally:
         server.stop()

@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -158,7 +159,7 @@ def _app(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Findin
     try:
         jobs = load_app(app_dir=options["app_dir"], module=module, django=options["django"])
     except NoSuchModule as error:
-        cure = f"cd to the folder that holds {module}, or jobrunner check --module NAME --app-dir FOLDER"
+        cure = f"find it: find . -name '{module.rpartition('.')[2]}*' -not -path '*/.*'; its folder is the --app-dir"
         yield Finding("error", "module", str(error), "consume would not start", cure)
         return
     except JobrunnerError as error:
@@ -202,7 +203,10 @@ def _later(queue_url: str) -> Iterator[Finding]:
         return
     try:
         place = Place.told(os.environ)
-        Schedules(place=place, queue_url=queue_url, read_seconds=READ_SECONDS, attempts=2).get("jobrunner-check")
+        schedules = Schedules(place=place, queue_url=queue_url, read_seconds=READ_SECONDS, attempts=2)
+        none = f"jobrunner-check-{uuid.uuid4()}"
+        schedules.get(none)
+        schedules.delete(none)
     except JobrunnerError as error:
         cure = "attach the web's policy of deploy/aws/jobrunner.yaml, and set the variables that docs/later.md names"
         yield Finding("warn", "later", str(error), "enqueue(..., at=) would fail for more than 15 minutes", cure)

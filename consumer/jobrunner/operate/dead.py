@@ -88,7 +88,9 @@ class DeadLetters:
 
         One by one first what must be changed for that: the move sends each as it is.
         """
-        filled_in = self.retry(lambda letter: bool(letter.reason) or _lacks_its_time(letter), progress)
+        filled_in = self.retry(
+            lambda letter: bool(letter.reason) or letter.wrapped or _lacks_its_time(letter), progress
+        )
         return filled_in + self._move_all(progress)
 
     def _move_all(self, progress: Progress) -> int:

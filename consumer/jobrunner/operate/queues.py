@@ -38,6 +38,8 @@ class DeadLetter:
     source_arn: str | None = None
     group: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    #: It came as the call of SQS that Scheduler could not make.
+    wrapped: bool = False
 
     def document(self) -> dict[str, Any]:
         """Give it as JSON, its body parsed unless it is malformed."""
@@ -277,6 +279,7 @@ def _dead_letter(message: Mapping[str, Any]) -> DeadLetter:
         message_id=message["MessageId"],
         receipt_handle=message["ReceiptHandle"],
         body=body,
+        wrapped=body != message["Body"],
         sent_at=int(system.get("SentTimestamp", 0)) / 1000,
         receives=int(system.get("ApproximateReceiveCount", 0)),
         source_arn=system.get("DeadLetterQueueSourceArn"),

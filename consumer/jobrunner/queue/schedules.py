@@ -14,6 +14,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from jobrunner.errors import AccessDenied, QueueError, RequestRefused, SettingsError
+from jobrunner.message import decode
 from jobrunner.queue.endpoint import CREDENTIAL_ERRORS, Endpoint, no_credentials
 
 #: Two tries fit into what a web request may take.
@@ -59,12 +60,20 @@ class Place:
 class Schedules:
     """The schedules of one place, for one queue. Each request raises QueueError or a kind of it."""
 
-    def __init__(self, *, place: Place, queue_url: str, read_seconds: float, attempts: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        place: Place,
+        queue_url: str,
+        read_seconds: float,
+        connect_seconds: float = CONNECT_SECONDS,
+        attempts: int = 1,
+    ) -> None:
         self._place = place
         self._queue_url = queue_url
         endpoint = Endpoint(queue_url)
         self._client: Any = endpoint.scheduler(
-            read_seconds=read_seconds, connect_seconds=CONNECT_SECONDS, attempts=attempts
+            read_seconds=read_seconds, connect_seconds=connect_seconds, attempts=attempts
         )
         self._queue_arn = endpoint.arn()
 
@@ -74,9 +83,9 @@ class Schedules:
         target["RetryPolicy"] = {"MaximumEventAgeInSeconds": EVENT_AGE_SECONDS, "MaximumRetryAttempts": RETRIES}
         if self._place.dead_letter_arn:
             target["DeadLetterConfig"] = {"Arn": self._place.dead_letter_arn}
-        self._ask(
+        made = self._ask(
             self._client.create_schedule,
-            fine="ConflictException",  # a try whose answer was lost has made it
+            fine="ConflictException",
             Name=job_id,
             ScheduleExpression=rounded_up(at).strftime(TIME),
             ScheduleExpressionTimezone="UTC",
@@ -84,6 +93,20 @@ class Schedules:
             ActionAfterCompletion="DELETE",
             Target=target,
         )
+        if made is None:  # by a try whose answer was lost, or by somebody who gave another job this id
+            self._check_same(job_id, body, at)
+
+    def _check_same(self, job_id: str, body: str, at: datetime) -> None:
+        there = self.get(job_id)
+        if there and (there.at, _what(there.body)) != (rounded_up(at), _what(body)):
+            raise RequestRefused(
+                f"another job waits under the id {job_id!r}, for {there.at.isoformat()}: cancel({job_id!r}) first, "
+                "or give this one an id of its own"
+            )
+
+    def make_group(self) -> None:
+        """Make the place, for an emulator: in AWS the template does. One that is there is fine."""
+        self._ask(lambda GroupName: self._client.create_schedule_group(Name=GroupName), fine="ConflictException")  # noqa: N803
 
     def delete(self, job_id: str) -> bool:
         """Take one away; False if it is not there."""
@@ -102,21 +125,24 @@ class Schedules:
 
     def ids(self) -> Iterator[str]:
         """List them all, a page at a time."""
+        return (job_id for job_id, _ in self.listed())
+
+    def listed(self) -> Iterator[tuple[str, datetime]]:
+        """List them all with the time when each was made, a page at a time."""
         more: dict[str, Any] = {}
         while True:
             page = self._ask(self._client.list_schedules, **more) or {}
-            yield from (schedule["Name"] for schedule in page.get("Schedules", ()))
+            yield from ((each["Name"], each["CreationDate"]) for each in page.get("Schedules", ()))
             if not page.get("NextToken"):
                 return
             more = {"NextToken": page["NextToken"]}
 
     def _target(self, body: str, group: str | None) -> dict[str, Any]:
+        text = input_of(self._queue_url, body, group)
         if group is None:
-            return {"Arn": self._queue_arn, "Input": body}
-        # A plain SQS target takes no message group where the queue is no FIFO queue; the call itself does.
-        call = {"QueueUrl": self._queue_url, "MessageBody": body, "MessageGroupId": group}
+            return {"Arn": self._queue_arn, "Input": text}
         partition = self._queue_arn.split(":")[1]
-        return {"Arn": f"arn:{partition}:scheduler:::aws-sdk:sqs:sendMessage", "Input": json.dumps(call)}
+        return {"Arn": f"arn:{partition}:scheduler:::aws-sdk:sqs:sendMessage", "Input": text}
 
     def _ask(
         self, request: Callable[..., dict[str, Any]], *, fine: str = "", **parameters: Any
@@ -126,7 +152,7 @@ class Schedules:
             return request(GroupName=self._place.group, **parameters)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code == fine:
+            if code == fine and not re.search("schedule ?group", str(error), re.IGNORECASE):
                 return None
             raise self._translated(code, error) from error
         except CREDENTIAL_ERRORS as error:
@@ -154,6 +180,22 @@ def rounded_up(at: datetime) -> datetime:
     at = at.astimezone(UTC)
     minute = at.replace(second=0, microsecond=0)
     return minute if minute == at else minute + timedelta(minutes=1)
+
+
+def input_of(queue_url: str, body: str, group: str | None) -> str:
+    """Give a target's Input: the body, or with a message group the call of SQS that sends it.
+
+    A plain SQS target takes no message group where the queue is no FIFO queue; the call itself does.
+    """
+    if group is None:
+        return body
+    return json.dumps({"QueueUrl": queue_url, "MessageBody": body, "MessageGroupId": group})
+
+
+def _what(body: str) -> tuple[object, ...]:
+    """Give what a job is about: not who asks for it, in which request."""
+    call = decode(body)
+    return call.method, call.params
 
 
 def unwrapped(text: str) -> tuple[str, str | None]:

@@ -8,20 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import lru_cache
 
-from jobrunner.errors import AccessDenied, LastingQueueError, QueueError, RequestRefused, SettingsError
+from jobrunner.errors import AccessDenied, LastingQueueError, QueueError, RequestRefused
 from jobrunner.queue import requests as sqs
 from jobrunner.queue.endpoint import Endpoint
-from jobrunner.sending import inline, later
+from jobrunner.sending import budget, inline, later
 from jobrunner.sending.how import How
 
 #: Positions that were not sent and those of which nothing is known, and why.
 Sent = tuple[list[int], list[int], QueueError | None]
 DELIVERED: Sent = ([], [], None)
 
-#: A web request must not hang on us: all tries of one call together, unless JOBRUNNER_ENQUEUE_SECONDS says otherwise.
-BUDGET_SECONDS, BUDGET_SECONDS_MAX = 5.0, 300
-#: Of the budget: two tries fit that hang to their end. A name that takes long to resolve is beyond our reach.
-CONNECT_SHARE, READ_SHARE = 0.1, 0.4
 TRIES, PAUSE_SECONDS = 3, 0.1
 #: Batches of `enqueue_many` under way at once.
 PARALLEL = 8
@@ -34,7 +30,7 @@ def deliver(url: str, messages: list[tuple[str, str]], how: How) -> list[Sent]:
             inline.run(body)
         return []
     if how.later_at:
-        return [_schedule(url, index, message, how.later_at, how.group) for index, message in enumerate(messages)]
+        return _schedule_all(url, messages, how.later_at, how.group)
     bodies = [body for _, body in messages]
 
     def send(batch: list[int]) -> Sent:
@@ -43,9 +39,22 @@ def deliver(url: str, messages: list[tuple[str, str]], how: How) -> list[Sent]:
     return _in_parallel(send, sqs.batches([len(body) for body in bodies]))
 
 
-def _schedule(url: str, index: int, message: tuple[str, str], at: datetime, group: str | None) -> Sent:
+def _schedule_all(url: str, messages: list[tuple[str, str]], at: datetime, group: str | None) -> list[Sent]:
+    """Make one after another; once one was not answered, all others share the budget."""
+    results: list[Sent] = []
+    seconds = budget.told()
+    deadline = time.monotonic() + seconds * budget.LAST_TRY_SHARE
+    for index, message in enumerate(messages):
+        failed = next((error for _, _, error in results if error), None)
+        if failed and time.monotonic() > deadline:
+            return [*results, (list(range(index, len(messages))), [], failed)]
+        results.append(_schedule(url, index, message, at, group, seconds))
+    return results
+
+
+def _schedule(url: str, index: int, message: tuple[str, str], at: datetime, group: str | None, seconds: float) -> Sent:
     try:
-        later.schedule(url, *message, at, group=group)
+        later.schedule(url, *message, at, group=group, seconds=seconds)
     except (RequestRefused, LastingQueueError) as error:
         return [index], [], error
     except QueueError as error:
@@ -70,15 +79,15 @@ def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds:
     left, unknown = batch, False
     refused: list[int] = []
     error: QueueError | None = None
-    budget = budget_seconds()
-    deadline = time.monotonic() + budget * (1 - CONNECT_SHARE - READ_SHARE)
+    seconds = budget.told()
+    deadline = time.monotonic() + seconds * budget.LAST_TRY_SHARE
     for number in range(TRIES):
         if number and time.monotonic() > deadline:
             break
         if number:
             time.sleep(PAUSE_SECONDS * random.uniform(0.5, 1) * 2**number)
         try:
-            refusals = _queue(url, budget, os.getpid()).send(
+            refusals = _queue(url, seconds, os.getpid()).send(
                 [bodies[index] for index in left], delay_seconds=delay_seconds, group=group
             )
         except (RequestRefused, LastingQueueError) as given:  # SQS says no outright
@@ -98,25 +107,13 @@ def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds:
     return (refused, left, error) if unknown else (refused + left, [], error)
 
 
-def budget_seconds() -> float:
-    """Say how long all tries of one call may take together; raises SettingsError."""
-    given = os.environ.get("JOBRUNNER_ENQUEUE_SECONDS", "")
-    try:
-        seconds = float(given or BUDGET_SECONDS)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= BUDGET_SECONDS_MAX:
-        raise SettingsError(f"JOBRUNNER_ENQUEUE_SECONDS is {given!r}, not a number up to {BUDGET_SECONDS_MAX}")
-    return seconds
-
-
 @lru_cache(maxsize=16)
-def _queue(url: str, budget_seconds: float, _pid: int) -> sqs.Queue:
+def _queue(url: str, seconds: float, _pid: int) -> sqs.Queue:
     # Keyed by process: a TLS connection that two forked processes share garbles both.
     client = Endpoint(url).client(
-        read_seconds=budget_seconds * READ_SHARE,
+        read_seconds=seconds * budget.READ_SHARE,
         attempts=1,
         connections=PARALLEL,
-        connect_seconds=budget_seconds * CONNECT_SHARE,
+        connect_seconds=seconds * budget.CONNECT_SHARE,
     )
     return sqs.Queue(url=url, polling=client, working=client)

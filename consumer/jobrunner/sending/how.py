@@ -34,6 +34,10 @@ class How:
             raise SettingsError(
                 f"at is {at!r}: give a datetime with its zone, such as datetime.now(UTC) + timedelta(days=3)"
             )
+        try:
+            at.astimezone(UTC) + timedelta(minutes=1)  # Scheduler's own, to which it is rounded up
+        except OverflowError:
+            raise SettingsError(f"at is {at}, at an end of the calendar: give a time that can come") from None
         seconds = (at - datetime.now(UTC)).total_seconds()
         if seconds <= DELAY_SECONDS_MAX:
             return cls(delay_seconds=max(0, math.ceil(seconds)), group=group)
@@ -47,7 +51,9 @@ def _delay(given: int | timedelta | None) -> int | None:
         return None
     if not isinstance(seconds, int) or isinstance(seconds, bool):
         raise SettingsError(f"delay_seconds is {given!r}: give whole seconds, or a timedelta")
-    if not 0 <= seconds <= DELAY_SECONDS_MAX:
+    if seconds < 0:
+        raise SettingsError(f"delay_seconds is {seconds}: leave it out for a job that is due already")
+    if seconds > DELAY_SECONDS_MAX:
         raise SettingsError(
             f"delay_seconds is {seconds}, and SQS takes 0 to {DELAY_SECONDS_MAX}: "
             "for later than that say at=, a datetime, which is a schedule of EventBridge Scheduler"

@@ -1,19 +1,36 @@
 """`inline:` instead of a queue: the job runs at once, on the caller's thread; for the app's own tests."""
 
+import asyncio
 import os
 import time
 import uuid
+from collections.abc import Awaitable
+from contextvars import ContextVar
 from functools import lru_cache
 from threading import Thread
+from typing import Any
 
 from jobrunner import current
 from jobrunner.app import catalog
 from jobrunner.app.around import Around
-from jobrunner.app.calling import Caller
+from jobrunner.app.calling import Awaits, Caller
 from jobrunner.app.coroutines import Coroutines
 from jobrunner.message import Delivery, decode
 
 URL = "inline:"
+#: The event loop that awaits `aenqueue`, whose clients the job may share.
+callers_loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("callers_loop", default=None)
+
+
+class CallersLoop:
+    """Awaits what a job returned on the loop of the code that enqueued it; from another thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def result_of(self, awaitable: Awaitable[Any]) -> Any:
+        """Give its result; raises what it raises."""
+        return asyncio.run_coroutine_threadsafe(_awaited(awaitable), self._loop).result()
 
 
 def run(body: str, *, around: Around | None = None) -> None:
@@ -24,7 +41,7 @@ def run(body: str, *, around: Around | None = None) -> None:
     delivery = Delivery(message_id=str(uuid.uuid4()), receipt_handle="", body=body, attempt=1, sent_at=time.time())
     token = current.running.set(current.CurrentJob.of(call, delivery))
     try:
-        error = Caller(around=around, coroutines=_coroutines(os.getpid())).call(job, arguments)
+        error = Caller(around=around, coroutines=_awaits()).call(job, arguments)
     finally:
         current.running.reset(token)
     if error is not None:
@@ -34,6 +51,18 @@ def run(body: str, *, around: Around | None = None) -> None:
 @lru_cache(maxsize=4)
 def _catalog(module: str) -> catalog.Catalog:
     return catalog.load(module)
+
+
+def _awaits() -> Awaits:
+    """Choose the loop: the caller's, if it waits for us on another thread, or one of our own."""
+    loop = callers_loop.get()
+    if loop is None or loop is asyncio._get_running_loop():  # noqa: SLF001 - documented: never raises
+        return _coroutines(os.getpid())
+    return CallersLoop(loop)
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 @lru_cache(maxsize=1)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
-from jobrunner.errors import EnqueueError, MalformedMessage, QueueError, SettingsError
+from jobrunner.errors import EnqueueError, JobrunnerError, MalformedMessage, QueueError, SettingsError
 from jobrunner.message import Call, encode
-from jobrunner.queue.schedules import INPUT_BYTES_MAX
-from jobrunner.sending import delivery, inline
+from jobrunner.sending import delivery, inline, later
 from jobrunner.sending.calls import PreparedCall
 from jobrunner.sending.how import How
 from jobrunner.sending.writing import Method, Params, call_of, pair
@@ -45,18 +45,20 @@ def enqueue(
     QueueNotFound nor an AccessDenied the job may be on the queue all the same. Its `job_id` is the id to
     try again with, `id=`, so that the job can tell the two apart from two jobs.
     """
-    call = call_of(method, params, context, job_id=id, at=at)
-    return prepared(call, How.checked(delay_seconds=delay_seconds, at=at, group=group), queue_url=queue_url)()
+    how = How.checked(delay_seconds=delay_seconds, at=at, group=group)
+    return prepared(call_of(method, params, context, job_id=id, at=at), how, queue_url=queue_url)()
 
 
 def prepared(call: Call, how: How, *, queue_url: str | None = None) -> Callable[[], str]:
     """Check all that can be checked without SQS, and give what sends it: for after the commit."""
     job_id, body, url = str(call.id), encode(call), _queue_url(queue_url)
+    if how.later_at:
+        later.check(job_id, body, group=how.group, queue_url=url)
 
     def send() -> str:
         try:
             with _traced(url, [call]) as (traced,):
-                _send_one(job_id, _with_trace(traced, call, body, how), how, url)
+                _send_one(job_id, _with_trace(traced, call, body, how, url), how, url)
         except QueueError as error:
             error.job_id = job_id
             raise
@@ -93,7 +95,9 @@ def enqueue_many(
     """
     url = _queue_url(queue_url)
     how = How.checked(delay_seconds=delay_seconds, at=at, group=group)
-    prepared = [call_of(*pair(index, call), context, at=at) for index, call in enumerate(calls)]
+    if not isinstance(calls, Iterable) or isinstance(calls, str | Mapping):
+        raise SettingsError(f"calls is {calls!r:.100}: give pairs of method and params, such as [('orders.ship', [7])]")
+    prepared = [_numbered(index, call, context, at) for index, call in enumerate(calls)]
     if how.later_at and len(prepared) > LATER_MAX:
         raise SettingsError(
             f"{len(prepared)} jobs for {at}: each is a schedule of its own, so give {LATER_MAX} at most, "
@@ -101,10 +105,21 @@ def enqueue_many(
         )
     bodies = [encode(call) for call in prepared]
     ids = [str(call.id) for call in prepared]
+    for job_id, body in zip(ids, bodies, strict=True) if how.later_at else ():
+        later.check(job_id, body, group=how.group, queue_url=url)
     with _traced(url, prepared) as traced:
-        sent = [_with_trace(*each, how) for each in zip(traced, prepared, bodies, strict=True)]
+        sent = [_with_trace(*each, how, url) for each in zip(traced, prepared, bodies, strict=True)]
         _check_sent(ids, delivery.deliver(url, list(zip(ids, sent, strict=True)), how))
     return ids
+
+
+def _numbered(index: int, call: Any, context: Mapping[str, object] | None, at: datetime | None) -> Call:
+    try:
+        return call_of(*pair(index, call), context, at=at)
+    except JobrunnerError as error:
+        if not str(error).startswith("calls["):
+            error.args = (f"calls[{index}]: {error}",)
+        raise
 
 
 def _traced(url: str, calls: list[Call]) -> AbstractContextManager[Sequence[Call]]:
@@ -118,14 +133,15 @@ def _spans(url: str) -> spans.Spans | None:
     return spans.Spans.made(url, "link", logging.getLogger("jobrunner").warning)
 
 
-def _with_trace(traced: Call, call: Call, body: str, how: How) -> str:
+def _with_trace(traced: Call, call: Call, body: str, how: How, url: str) -> str:
     """Encode what carries a trace; where that would be too long, what was checked before goes without it."""
     if traced is call:
         return body
     with suppress(MalformedMessage):
         longer = encode(traced)
-        if how.later_at is None or len(longer) <= INPUT_BYTES_MAX:
-            return longer
+        if how.later_at:
+            later.check(str(call.id), longer, group=how.group, queue_url=url)
+        return longer
     return body
 
 
@@ -147,6 +163,8 @@ def _check_sent(ids: list[str], results: list[delivery.Sent]) -> None:
 
 def _queue_url(given: str | None) -> str:
     url = given or os.environ.get("JOBRUNNER_QUEUE_URL", "")
+    if not isinstance(url, str):
+        raise SettingsError(f"queue_url is {url!r:.100}: give a queue's URL, a text")
     if url != inline.URL:
         check_queue_url(url)
     return url

@@ -4,12 +4,13 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 from jobrunner.app import catalog
 from jobrunner.errors import MalformedMessage, SettingsError, UnknownMethod
-from jobrunner.message import Call
+from jobrunner.message import ID_LENGTH_MAX, Call
 from jobrunner.sending.calls import PreparedCall, check_callable
 
 Method = str | Callable[..., Any] | PreparedCall
@@ -17,7 +18,7 @@ Params = dict[str, Any] | list[Any]
 
 PAIR = 2
 #: What is written as a text in a job's context.
-TEXTS = (str, int, float, uuid.UUID, date, type(None))
+TEXTS = (str, int, float, Decimal, uuid.UUID, date, time, timedelta, type(None))
 
 
 def pair(index: int, call: Any) -> tuple[Method, Params | None]:
@@ -43,19 +44,31 @@ def call_of(
             raise SettingsError(f"params are given twice: in call(...) and as {params!r:.100}")
         return call_of(method.function, method.params, context, job_id=job_id, at=at)
     arguments = {} if params is None else params
+    if not isinstance(arguments, dict | list):
+        raise MalformedMessage(f"params is {arguments!r:.100}: give a dict of params by name, or a list")
     if not isinstance(method, str):
         method = _name_of(method, arguments)
     return Call(
         method=method,
         params=arguments,
         context=_context(context or {}),
-        id=job_id or str(uuid.uuid4()),
+        id=_id(job_id),
         scheduled_at=at.astimezone(UTC).isoformat() if isinstance(at, datetime) else None,
     )
 
 
-def _context(given: Mapping[str, Any]) -> dict[str, str]:
+def _id(given: object) -> str:
+    if given is None or isinstance(given, uuid.UUID):
+        return str(given or uuid.uuid4())
+    if isinstance(given, str) and 0 < len(given) <= ID_LENGTH_MAX:
+        return given
+    raise MalformedMessage(f"id is {given!r:.100}: give a text of 1 to {ID_LENGTH_MAX} characters, or leave it out")
+
+
+def _context(given: Any) -> dict[str, str]:
     """Give a context of texts: what logging contexts hold as a matter of course is written as one."""
+    if not isinstance(given, Mapping):
+        raise MalformedMessage(f"context is {given!r:.100}: give a dict of texts")
     for key, value in given.items():
         if not isinstance(key, str) or not isinstance(value, TEXTS):
             raise MalformedMessage(f"context[{key!r}] is {value!r:.100}: context holds texts, so make it str(...)")

@@ -184,7 +184,7 @@ class Execution:
         """Say what becomes of a failure: as its attribute `retry_seconds` asks, if it has one that means something."""
         attempt, most = delivery.attempt, self._attempts_max
         wanted = retry_wanted(error)
-        if wanted is None or (type(wanted) in (int, float) and not math.isnan(wanted)):
+        if wanted is None or type(wanted) is int or (type(wanted) is float and not math.isnan(wanted)):
             return outcome.steered("failed", attempt, most, wanted), {}
         more: dict[str, object] = {}
         if wanted is not NOT_SAID:
@@ -193,7 +193,7 @@ class Execution:
 
     def _around_broken(self, error: Exception, delivery: Delivery) -> Outcome:
         """Keep what no job of this app can run now for its next start: said once a minute, tried again late."""
-        if self._says_all or self._is_news("--around"):
+        if self._is_news("--around"):
             self._log.error("around.broken", error=str(error))
         return replace(outcome.unknown_method(delivery.attempt, self._attempts_max), name="around_broken")
 

@@ -94,7 +94,7 @@ class Runner:
             caller=Caller(around=around, coroutines=self._coroutines),
             attempts_max=self._order.attempts_max,
             is_stopping=self._inbox.is_stopping,
-            says_all=self._settings.log_format == "console",
+            says_all=self._settings.watched,
             spans=self._spans,
             metrics=self._metrics,
             log=self._log,

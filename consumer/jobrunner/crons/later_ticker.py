@@ -1,4 +1,4 @@
-"""Fires the one-time schedules that an emulator keeps and never fires; a thread of `jobrunner dev`."""
+"""Fires the one-time schedules that an emulator keeps and never fires; a thread of `dev` and of `crons run`."""
 
 import threading
 import time
@@ -12,19 +12,21 @@ from jobrunner.queue.schedules import Scheduled, Schedules
 from jobrunner.sending.producer import send_body
 
 LOOK_SECONDS = 1.0
+#: A schedule by its name and when it was made: a name may be taken away and given anew.
+Key = tuple[str, datetime]
 
 
-class Ticker:
+class LaterTicker:
     """Looks at all schedules of a place, again and again, and sends what is due to its queue."""
 
     def __init__(self, *, schedules: Schedules, queue_urls: Sequence[str]) -> None:
         self._schedules = schedules
         self._queue_urls = {url.rpartition("/")[2]: url for url in queue_urls}
-        self._known: dict[str, Scheduled | None] = {}
+        self._known: dict[Key, Scheduled | None] = {}
 
     def start(self) -> None:
         """Look from now on, until the process ends."""
-        threading.Thread(target=self._loop, name="ticker", daemon=True).start()
+        threading.Thread(target=self._loop, name="later-ticker", daemon=True).start()
 
     def _loop(self) -> None:
         while True:
@@ -36,11 +38,16 @@ class Ticker:
 
     def tick(self) -> None:
         """Send what is due, then take it away."""
-        for job_id in list(self._schedules.ids()):
-            if job_id not in self._known:
-                self._known[job_id] = self._schedules.get(job_id)
-            found = self._known[job_id]
+        listed = list(self._schedules.listed())
+        self._known = {key: self._known[key] if key in self._known else self._of_ours(key[0]) for key in listed}
+        for found in self._known.values():
             if found and found.at <= datetime.now(UTC):
                 send_body(found.body, queue_url=self._queue_urls[found.queue], group=found.group)
-                self._schedules.delete(job_id)
-                del self._known[job_id]
+                self._schedules.delete(found.id)
+
+    def _of_ours(self, job_id: str) -> Scheduled | None:
+        found = self._schedules.get(job_id)
+        if found and found.queue not in self._queue_urls:
+            click.echo(f"jobs for later: {job_id} is for the queue {found.queue!r}, which is not here", err=True)
+            return None
+        return found
