@@ -18,10 +18,10 @@ from typing import IO, Any
 from structlog.typing import FilteringBoundLogger
 
 from jobrunner.outcome import Outcome, failed
+from jobrunner.worker.execution import Execution
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.last_attempt import Order
 from jobrunner.worker.lease import Lease, State
-from jobrunner.worker.pool import Runs
 from jobrunner.worker.settler import Settler, say_given_up
 
 #: Each is a process with the whole app. The others wait their turn, and their leases are renewed meanwhile.
@@ -46,7 +46,7 @@ class Alone:
         *,
         order: Order,
         output: int,
-        execution: Runs,
+        execution: Execution,
         hand: Hand,
         settler: Settler,
         log: FilteringBoundLogger,
