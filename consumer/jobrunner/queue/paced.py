@@ -1,34 +1,16 @@
 """The queue as a worker has it: every answer is noted with the outage, which paces the tries; any thread."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal
 
 from jobrunner.errors import QueueError, RequestRefused
 from jobrunner.message import Delivery
 from jobrunner.queue.outage import Outage
-from jobrunner.queue.requests import Refusal
+from jobrunner.queue.requests import Queue, Refusal
 from jobrunner.telemetry.metrics import Metrics
 
 Action = Literal["receive", "delete", "change_visibility"]
-
-
-class Requests(Protocol):
-    """What a worker asks of its queue: `requests.Queue`, or a stand-in for it in a test."""
-
-    def receive(
-        self, *, most: int, wait_seconds: int, visibility_timeout_seconds: int, probing: bool = False
-    ) -> list[Delivery]:
-        """Ask for up to `most` deliveries."""
-
-    def delete(self, handles: Sequence[str]) -> dict[int, Refusal]:
-        """Delete up to 10 deliveries; returns the refusals by position."""
-
-    def change_visibility(self, changes: Iterable[tuple[str, int]]) -> dict[int, Refusal]:
-        """Hide up to 10 deliveries for some seconds from now; returns the refusals by position."""
-
-    def bury(self, delivery: Delivery, reason: str) -> None:
-        """Put a copy of a delivery among the dead letters, with the reason."""
 
 
 class PacedQueue:
@@ -38,7 +20,7 @@ class PacedQueue:
     when SQS has refused for so long that waiting is of no use.
     """
 
-    def __init__(self, *, queue: Requests, outage: Outage, metrics: Metrics) -> None:
+    def __init__(self, *, queue: Queue, outage: Outage, metrics: Metrics) -> None:
         self._queue = queue
         self._outage = outage
         self._metrics = metrics

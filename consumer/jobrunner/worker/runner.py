@@ -14,7 +14,8 @@ from jobrunner.app.catalog import Catalog
 from jobrunner.app.coroutines import Coroutines
 from jobrunner.errors import ExitCode, JobrunnerError
 from jobrunner.queue.outage import Outage
-from jobrunner.queue.paced import PacedQueue, Requests
+from jobrunner.queue.paced import PacedQueue
+from jobrunner.queue.requests import Queue
 from jobrunner.settings import Settings
 from jobrunner.telemetry.metrics import Metrics
 from jobrunner.telemetry.spans import Spans
@@ -55,7 +56,7 @@ class Runner:
         self,
         *,
         settings: Settings,
-        queue: Requests,
+        queue: Queue,
         order: Order,
         output: int,
         jobs: Catalog,
