@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from structlog.typing import FilteringBoundLogger
 
@@ -17,6 +18,8 @@ PAUSES_SECONDS = (0.2, 1.0, 2.0, 3.0)
 #: longer than SQS takes to let a deleted queue be made again (AWS: 60 s), and than a role takes to change.
 LASTING_SECONDS_MAX = 90.0
 
+Action = Literal["start", "receive", "delete", "change_visibility"]
+
 
 class Outage:
     """The actions that fail now; those share one gate, and the others go on."""
@@ -25,7 +28,7 @@ class Outage:
         self._log = log
         self._clock = clock
         self._lock = threading.Lock()
-        self._failing: set[str] = set()
+        self._failing: set[Action] = set()
         self._since = 0.0
         self._refused_since: float | None = None
         self._next_try = 0.0
@@ -35,11 +38,11 @@ class Outage:
         """Tell whether any action fails now."""
         return bool(self._failing)
 
-    def includes(self, action: str) -> bool:
+    def includes(self, action: Action) -> bool:
         """Tell whether this action failed the last time."""
         return action in self._failing
 
-    def seconds_to_wait(self, action: str) -> float:
+    def seconds_to_wait(self, action: Action) -> float:
         """Say how long this action must hold still; 0 means go, and takes the turn from the others."""
         with self._lock:
             if action not in self._failing:
@@ -49,7 +52,7 @@ class Outage:
                 self._next_try = self._clock() + self._pause()
             return max(0.0, left)
 
-    def failed(self, action: str, error: QueueError) -> None:
+    def failed(self, action: Action, error: QueueError) -> None:
         """Count a failure; raises OutageTooLong when SQS has said no for too long to be waited out."""
         with self._lock:
             now = self._clock()
@@ -67,7 +70,7 @@ class Outage:
             elif now - self._refused_since > LASTING_SECONDS_MAX:
                 raise OutageTooLong(error)
 
-    def succeeded(self, action: str) -> None:
+    def succeeded(self, action: Action) -> None:
         """Note that the action works; the outage is over when the last of its actions does."""
         if action not in self._failing:
             return

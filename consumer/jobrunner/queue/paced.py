@@ -2,32 +2,29 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 from jobrunner.errors import QueueError, RequestRefused
 from jobrunner.message import Delivery
-from jobrunner.queue.outage import Outage
+from jobrunner.queue.outage import Action, Outage
 from jobrunner.queue.requests import Queue, Refusal
 from jobrunner.telemetry.metrics import Metrics
-
-Action = Literal["receive", "delete", "change_visibility"]
 
 
 class PacedQueue:
     """Makes requests as its queue does, one try each, and raises QueueError as it does.
 
-    Whoever tries again asks `seconds_to_wait` first. Raises OutageTooLong, which ends the process,
+    Whoever tries again asks `outage.seconds_to_wait` first. Raises OutageTooLong, which ends the process,
     when SQS has refused for so long that waiting is of no use.
     """
 
     def __init__(self, *, queue: Queue, outage: Outage, metrics: Metrics) -> None:
         self._queue = queue
-        self._outage = outage
+        self.outage = outage
         self._metrics = metrics
 
     def receive(self, *, most: int, wait_seconds: int, visibility_timeout_seconds: int) -> list[Delivery]:
         """Receive; while that fails, by short polls for one message: a lost answer costs it an attempt."""
-        probing = self.is_failing("receive")
+        probing = self.outage.includes("receive")
         with self._noted("receive"):
             return self._queue.receive(
                 most=1 if probing else most,
@@ -41,12 +38,12 @@ class PacedQueue:
         try:
             refusals = self._queue.delete(handles)
         except QueueError as error:
-            self._outage.failed("delete", error)
+            self.outage.failed("delete", error)
             raise
         if passing := [refusal for refusal in refusals.values() if not refusal.lease_gone]:
-            self._outage.failed("delete", QueueError(str(passing[0])))
+            self.outage.failed("delete", QueueError(str(passing[0])))
         else:
-            self._outage.succeeded("delete")
+            self.outage.succeeded("delete")
         return refusals
 
     def change_visibility(self, changes: Sequence[tuple[str, int]]) -> dict[int, Refusal]:
@@ -58,22 +55,6 @@ class PacedQueue:
         """Put a copy among the dead letters; one try, which says nothing of the queue's own state."""
         self._queue.bury(delivery, reason)
 
-    def is_unreachable(self) -> bool:
-        """Tell whether anything at all fails now."""
-        return self._outage.is_on()
-
-    def is_failing(self, action: Action) -> bool:
-        """Tell whether this action failed the last time."""
-        return self._outage.includes(action)
-
-    def seconds_to_wait(self, action: Action) -> float:
-        """Say how long this action must hold still; 0 means go."""
-        return self._outage.seconds_to_wait(action)
-
-    def nothing_left(self, action: Action) -> None:
-        """Note that nothing is left to try this action on: what failed is done with, one way or the other."""
-        self._outage.succeeded(action)
-
     @contextmanager
     def _noted(self, action: Action) -> Iterator[None]:
         try:
@@ -82,8 +63,8 @@ class PacedQueue:
             if action == "receive":
                 self._metrics.event("receive_errors")
             if action == "change_visibility" and isinstance(error, RequestRefused):
-                self._outage.succeeded(action)  # it is an answer: no outage, and no use in waiting for another
+                self.outage.succeeded(action)  # it is an answer: no outage, and no use in waiting for another
             else:
-                self._outage.failed(action, error)
+                self.outage.failed(action, error)
             raise
-        self._outage.succeeded(action)
+        self.outage.succeeded(action)

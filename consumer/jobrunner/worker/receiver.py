@@ -89,7 +89,7 @@ class Receiver:
         started = self._out_since[threading.get_ident()] = time.monotonic()
         deliveries = []
         if not self._stopped.is_set():
-            probing = self._queue.is_failing("receive")
+            probing = self._queue.outage.includes("receive")
             try:
                 deliveries = self._queue.receive(
                     most=most,
@@ -121,6 +121,6 @@ class Receiver:
     def _hold(self) -> None:
         """Wait while more would only do harm."""
         # What is stuck first: it needs the turn that the last question takes.
-        while seconds := self._settler.seconds_to_hold() or self._queue.seconds_to_wait("receive"):
+        while seconds := self._settler.seconds_to_hold() or self._queue.outage.seconds_to_wait("receive"):
             if self._stopped.wait(min(seconds, LOOK_SECONDS)):
                 return

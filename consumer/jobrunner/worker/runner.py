@@ -228,7 +228,7 @@ class Runner:
     def _state(self) -> str:
         if self._way_out.is_taken:
             return "stopping"
-        if self._queue.is_unreachable():
+        if self._queue.outage.is_on():
             return "unreachable, retrying"
         return "busy" if self._hand.busy() >= self._settings.threads else "polling"
 

@@ -32,7 +32,7 @@ class Settler:
         self._metrics = metrics
         self._log = log
         self.deletes: Batches[Lease] = Batches(
-            send=self._delete, pause=lambda: queue.seconds_to_wait("delete"), running=hand.busy
+            send=self._delete, pause=lambda: queue.outage.seconds_to_wait("delete"), running=hand.busy
         )
 
     def settle(self, lease: Lease, outcome: Outcome) -> None:
@@ -86,7 +86,7 @@ class Settler:
 
     def seconds_to_hold(self) -> float:
         """Say for how long nothing should be received: to run more would only be to repeat more."""
-        if self._queue.is_failing("delete") and self._hand.count(State.DONE):
+        if self._queue.outage.includes("delete") and self._hand.count(State.DONE):
             return STUCK_SECONDS
         return BEHIND_SECONDS if self._hand.count(State.DONE, State.RELEASING) > UNSETTLED_MAX else 0.0
 

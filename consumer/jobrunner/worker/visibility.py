@@ -31,7 +31,7 @@ class Visibility:
         self._metrics = metrics
         self._log = log
         self.line: Batches[Change] = Batches(
-            send=self._send, pause=lambda: queue.seconds_to_wait("change_visibility"), running=hand.busy
+            send=self._send, pause=lambda: queue.outage.seconds_to_wait("change_visibility"), running=hand.busy
         )
 
     def renew_due(self) -> None:
@@ -40,7 +40,7 @@ class Visibility:
         for lease in due:
             self.line.add(Change(lease))
         if not due and not len(self.line):
-            self._queue.nothing_left("change_visibility")
+            self._queue.outage.succeeded("change_visibility")  # what failed is done with, one way or the other
 
     def release(self, lease: Lease, seconds: int) -> None:
         """Put the release of a delivery that was given up in line. Never waits."""
