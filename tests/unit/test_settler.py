@@ -163,8 +163,9 @@ def test_a_release_that_goes_on_failing_is_left_to_the_lease(house, events):
 
 
 def test_a_hand_back_that_fails_is_not_tried_again_since_another_may_have_it(house, events):
-    (lease,) = house.waiting("a")
-    house.settler.hand_back(house.hand.give_up_these([lease]), at_once=True)
+    house.waiting("a")
+    house.clock.now += 2
+    house.settler.hand_back_unstarted()
     house.queue.down = True
     house.send()
     assert events.one("job.not_released")["message_count"] == 1

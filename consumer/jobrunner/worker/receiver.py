@@ -4,6 +4,7 @@ import threading
 import time
 
 from jobrunner.errors import ExitCode, QueueError
+from jobrunner.outcome import handed_back
 from jobrunner.queue.endpoint import CONNECT_SECONDS
 from jobrunner.queue.paced import PacedQueue
 from jobrunner.queue.requests import POLL_MARGIN_SECONDS
@@ -110,7 +111,9 @@ class Receiver:
 
     def _pass_on(self, fresh: list[Lease]) -> None:
         if self._stopped.is_set():
-            self._settler.hand_back(self._hand.give_up_these(fresh), attempts_of_ours=1)
+            for lease in self._hand.give_up_these(fresh):
+                # Our own last poll is the likeliest to be given what we hand back: that attempt does not count.
+                self._settler.release(lease, handed_back(lease.delivery.attempt - 1))
         else:
             self._pool.submit(fresh)
 

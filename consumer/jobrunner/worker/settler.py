@@ -71,18 +71,10 @@ class Settler:
             self._metrics.event(outcome.name)
         self._visibility.release(lease, outcome.release_seconds or 0)
 
-    def hand_back(self, leases: list[Lease], *, at_once: bool = False, attempts_of_ours: int = 0) -> None:
-        """Release deliveries that were given up, for others to start.
-
-        `at_once`: nothing is wrong here, so no message need wait. `attempts_of_ours` does not count
-        against a message's turn: our own last poll is the likeliest to be given what we hand back.
-        """
-        for lease in leases:
-            self.release(lease, handed_back(1 if at_once else lease.delivery.attempt - attempts_of_ours))
-
     def hand_back_unstarted(self) -> None:
-        """Hand back what could start elsewhere: at each tick of the keeper."""
-        self.hand_back(self._hand.give_up_unstarted(), at_once=True)
+        """Hand back what could start elsewhere, at each tick of the keeper: nothing is wrong, so none need wait."""
+        for lease in self._hand.give_up_unstarted():
+            self.release(lease, handed_back(1))
 
     def seconds_to_hold(self) -> float:
         """Say for how long nothing should be received: to run more would only be to repeat more."""
