@@ -5,7 +5,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from types import FrameType
@@ -31,7 +31,7 @@ class Coroutines:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._awaited: dict[int, Awaitable[Any]] = {}
-        self._thread_id = 0
+        self.thread_id = 0
         self._beat = threading.Event()
         self._beat.set()
         self._asked_at = 0.0
@@ -44,7 +44,7 @@ class Coroutines:
         What a task raises is kept in it, for whoever awaits it.
         """
         asyncio.set_event_loop(self._loop)
-        self._thread_id = threading.get_ident()
+        self.thread_id = threading.get_ident()
         while True:
             try:
                 self._loop.run_forever()
@@ -55,14 +55,10 @@ class Coroutines:
         """Have the loop call a function; from any thread, never waits."""
         self._loop.call_soon_threadsafe(function, *words)
 
-    def start(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> asyncio.Task[Any]:
-        """Make a task of a coroutine, in a context of its own; on the loop's thread."""
-        return self._loop.create_task(coroutine, context=context)
-
     def result_of(self, awaitable: Awaitable[Any]) -> Any:
         """Await on the loop for a thread that waits; raises what the awaitable raised."""
         thread_id = threading.get_ident()
-        if thread_id == self._thread_id:  # inline: an async job that enqueues another, and waits for it here
+        if thread_id == self.thread_id:  # inline: an async job that enqueues another, and waits for it here
             with ThreadPoolExecutor(1) as thread:
                 return thread.submit(copy_context().run, asyncio.run, _awaited(awaitable)).result()
         self._awaited[thread_id] = awaitable
@@ -92,10 +88,6 @@ class Coroutines:
         task = asyncio.current_task(self._loop)
         return task.message_id if isinstance(task, JobTask) else None
 
-    def thread_id(self) -> int:
-        """Identify the loop's thread."""
-        return self._thread_id
-
     def stack_for(self, thread_id: int) -> str | None:
         """Show where the awaitable of a thread stands; None if the thread awaits nothing."""
         awaitable = self._awaited.get(thread_id)
@@ -103,7 +95,7 @@ class Coroutines:
 
     def _end_forked_loop(self) -> None:
         """In the child of a job that forked on the loop: end it where the loop would go on, with other jobs' tasks."""
-        if threading.get_ident() == self._thread_id:
+        if threading.get_ident() == self.thread_id:
             self._loop._ready.clear()  # type: ignore[attr-defined]
             self._loop.call_soon(os._exit, 0)
 

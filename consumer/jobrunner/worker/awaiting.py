@@ -57,7 +57,7 @@ class Awaiting:
             lease, prepared = self._line.popleft()
             # What waited for too long, or for a process that stops, was handed back meanwhile.
             if self._hand.start(lease, State.AWAITING):
-                self._tasks[lease] = self._coroutines.start(self._run(lease, prepared), prepared.context)
+                self._tasks[lease] = asyncio.create_task(self._run(lease, prepared), context=prepared.context)
 
     async def _run(self, lease: Lease, prepared: Prepared) -> None:
         try:

@@ -80,7 +80,7 @@ def main() -> NoReturn:
     with contextlib.suppress(OSError):  # where memory is short this process goes first, not the web server
         Path("/proc/self/oom_score_adj").write_text("1000")
     os.set_inheritable(order.report_to, False)  # noqa: FBT003 - os takes no keyword
-    signals.stay_ours([order.report_to])
+    signals.stay_ours(order.report_to)
     log = logs.configure(log_format=order.settings.log_format, level=order.settings.log_level)
     try:
         # The queue first: what botocore imports late must be there before the app's files come first.
@@ -136,7 +136,6 @@ class LastAttempt:
         self._lease = Lease(self._delivery, order.held_since, order.held_since, order.visibility_seconds)
         self._thread_id = threading.get_ident()
         self._ending = threading.Lock()
-        self._has_ended = False
 
     def run(self) -> NoReturn:
         """Run the delivery and end the process."""
@@ -155,7 +154,7 @@ class LastAttempt:
         while True:
             time.sleep(TICK_SECONDS)
             now = time.monotonic()
-            if limit and now > self._lease.started_at + limit and not self._has_ended:
+            if limit and now > self._lease.started_at + limit and not self._ending.locked():
                 self._say_timed_out(limit)
                 outcome = failed("timed_out", self._delivery.attempt, self._order.attempts_max)
                 say_given_up(self._log, self._delivery, outcome.name)
@@ -175,7 +174,6 @@ class LastAttempt:
     def _end(self, outcome: Outcome) -> NoReturn:
         """Settle, report, end the process: on the thread that comes here first."""
         self._ending.acquire()
-        self._has_ended = True
         deleted = outcome.deletes and self._is_deleted()
         self._metrics.flush()
         if self._spans and (sending := self._spans.flush()):

@@ -39,6 +39,6 @@ class LoopWatch:
             "loop.blocked",
             **(lease.delivery.ids() if lease else {"message_id": self.holder}),
             held_seconds=held_seconds,
-            stack=stack_of_thread(self._coroutines.thread_id()),
+            stack=stack_of_thread(self._coroutines.thread_id),
             effect="every other `async def` job waits: await what this one waits for, or make it a plain def",
         )

@@ -61,12 +61,12 @@ class TaskProtection:
         return next((lease for lease in running if lease.started_at < started_by), None)
 
 
-def ecs_agent(environment: dict[str, str] | None = None) -> Callable[[int], None] | None:
+def ecs_agent() -> Callable[[int], None] | None:
     """Give what asks the agent of this task's ECS to protect it for some minutes; None where there is no ECS.
 
     Source: Amazon ECS developer guide, "Task scale-in protection endpoint".
     """
-    base = (os.environ if environment is None else environment).get("ECS_AGENT_URI")
+    base = os.environ.get("ECS_AGENT_URI")
     if not base:
         return None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

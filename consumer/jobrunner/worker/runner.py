@@ -200,7 +200,7 @@ class Runner:
 
     def run(self) -> NoReturn:
         """Start every thread, wait for a reason to stop, stop."""
-        signals.stay_ours([self._switch.descriptor])
+        signals.stay_ours(self._switch.descriptor)
         signals.heed(self._inbox)
         turn_seconds = TURNS_SECONDS / self._settings.threads
         sys.setswitchinterval(min(TURN_SECONDS_MAX, max(TURN_SECONDS_MIN, turn_seconds)))

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -42,8 +41,8 @@ def heed(inbox: Inbox) -> None:
     signal.signal(signal.SIGUSR1, lambda *_: inbox.ask(None))
 
 
-def stay_ours(descriptors: Sequence[int]) -> None:
-    """Give children that jobs fork the default signals, and none of these descriptors of ours.
+def stay_ours(descriptor: int) -> None:
+    """Give children that jobs fork the default signals, and not this descriptor of ours.
 
     A handler of ours would swallow the SIGTERM that is to end them.
     """
@@ -51,9 +50,8 @@ def stay_ours(descriptors: Sequence[int]) -> None:
     def forget() -> None:
         for number in OURS:
             signal.signal(number, signal.SIG_DFL)
-        for descriptor in descriptors:
-            with suppress(OSError):
-                os.close(descriptor)
+        with suppress(OSError):
+            os.close(descriptor)
 
     os.register_at_fork(after_in_child=forget)
 
