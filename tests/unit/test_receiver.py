@@ -178,7 +178,7 @@ def test_what_comes_again_before_its_release_is_answered_is_a_delivery_of_its_ow
     """Swallowed, nobody would run it until its visibility timeout."""
     hand = Hand(threads=8, visibility_seconds=30, attempts_max=5)
     (first,) = hand.received([delivery(1)], asked=0, held_since=1.0, receive_seconds=0.1)
-    hand.give_up_these([first])
+    hand.give_up_all(State.WAITING)
     (again,) = hand.received([delivery(1)], asked=0, held_since=2.0, receive_seconds=0.1)
     hand.confirm([first])
     assert (len(hand), hand.busy(), hand.start(again)) == (1, 1, True)

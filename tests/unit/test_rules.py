@@ -218,7 +218,7 @@ def test_a_renewal_of_an_older_handle_does_not_count(hand, admit, clock):
 
 def test_what_was_given_up_is_neither_started_nor_finished(hand, admit):
     (lease,) = admit(delivery())
-    assert hand.give_up_these([lease]) == [lease]
+    assert hand.give_up_all(State.WAITING) == [lease]
     assert not hand.start(lease)
     assert not hand.finish(lease)
     assert hand.give_up_all(State.WAITING, State.RUNNING) == []

@@ -83,7 +83,7 @@ class Alone:
             error=reason,
             effect="the last attempt runs beside the others",
         )
-        self._hand.take_back(lease)
+        self._hand.start(lease, after=State.ALONE)
         self._settler.settle(lease, self._execution.run(self._execution.prepare(delivery)))
 
     def _outcome(self, lease: Lease, report: dict[str, Any], ended_with: str) -> Outcome:

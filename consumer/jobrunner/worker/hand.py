@@ -55,8 +55,7 @@ class Hand:
 
     def busy(self) -> int:
         """Count those that have not ended."""
-        waiting, running, alone, awaiting = self._counts[: State.DONE]
-        return waiting + running + alone + awaiting
+        return sum(self._counts[: State.DONE])
 
     def all_in(self, *states: State) -> list[Lease]:
         """List the deliveries in these states."""
@@ -139,16 +138,22 @@ class Hand:
 
     # The way of one delivery: each step only from the state that it follows.
 
-    def start(self, lease: Lease, state: State = State.RUNNING) -> bool:
+    def start(self, lease: Lease, state: State = State.RUNNING, *, after: State = State.WAITING) -> bool:
         """Mark a delivery as running on this thread; False if it is no longer ours to start.
 
         Or as ALONE, in a process of its own, which goes on without us; or as AWAITING, on the event loop.
+        `after` is ALONE where a process of its own came to nothing.
         """
-        return self._begin(lease, State.WAITING, state)
-
-    def take_back(self, lease: Lease) -> bool:
-        """Mark a delivery as running here: a process of its own came to nothing."""
-        return self._begin(lease, State.ALONE, State.RUNNING)
+        with self._changed:
+            if lease.state is not after:
+                return False
+            self._move(lease, state)
+            if state is State.AWAITING:  # it holds no thread: another may be asked for
+                self._wake()
+            self._pace.started(is_async=state is State.AWAITING)
+            lease.started_at = self._clock()
+            lease.thread_id = threading.get_ident()
+            return True
 
     def finish(self, lease: Lease) -> bool:
         """Mark a running delivery as done: renewed until its delete is confirmed. False if it was given up."""
@@ -167,26 +172,19 @@ class Hand:
     def give_up_unstarted(self) -> list[Lease]:
         """Give up what waits here while it could start elsewhere; not a last attempt, which has no elsewhere."""
         oldest = self._clock() - UNSTARTED_SECONDS_MAX
-        with self._changed:
-            late = [
-                lease
-                for lease in self._leases.values()
-                if lease.state is State.WAITING and lease.received_at < oldest and not self.is_last_attempt(lease)
-            ]
-            return self._give_up_all(late)
+        return self.give_up_all(
+            State.WAITING, where=lambda lease: lease.received_at < oldest and not self.is_last_attempt(lease)
+        )
 
-    def give_up_these(self, leases: Iterable[Lease]) -> list[Lease]:
-        """Give up those of these that nobody has started."""
+    def give_up_all(self, *states: State, where: Callable[[Lease], bool] = lambda _: True) -> list[Lease]:
+        """Give up all in these states, or those `where` something is true of them."""
         with self._changed:
-            return self._give_up_all([lease for lease in leases if lease.state is State.WAITING])
-
-    def give_up_all(self, *states: State, but_last_attempts: bool = False) -> list[Lease]:
-        """Give up all in these states; what has no other attempt may be kept."""
-        with self._changed:
-            chosen = [lease for lease in self._leases.values() if lease.state in states]
-            return self._give_up_all(
-                [lease for lease in chosen if not (but_last_attempts and self.is_last_attempt(lease))]
-            )
+            leases = [lease for lease in self._leases.values() if lease.state in states and where(lease)]
+            for lease in leases:
+                self._move(lease, State.RELEASING)
+            if leases:
+                self._wake()
+            return leases
 
     def confirm(self, leases: Iterable[Lease]) -> None:
         """Forget deliveries that are deleted, released or nobody's business any more."""
@@ -198,18 +196,6 @@ class Hand:
                     del self._leases[lease.delivery.message_id]
             self._wake()
 
-    def _begin(self, lease: Lease, before: State, after: State) -> bool:
-        with self._changed:
-            if lease.state is not before:
-                return False
-            self._move(lease, after)
-            if after is State.AWAITING:  # it holds no thread: another may be asked for
-                self._wake()
-            self._pace.started(is_async=after is State.AWAITING)
-            lease.started_at = self._clock()
-            lease.thread_id = threading.get_ident()
-            return True
-
     def _end(self, lease: Lease, state: State) -> bool:
         with self._changed:
             if lease.state not in (State.RUNNING, State.ALONE, State.AWAITING):
@@ -219,13 +205,6 @@ class Hand:
             self._move(lease, state)
             self._wake()
             return True
-
-    def _give_up_all(self, leases: list[Lease]) -> list[Lease]:
-        for lease in leases:
-            self._move(lease, State.RELEASING)
-        if leases:
-            self._wake()
-        return leases
 
     def _move(self, lease: Lease, state: State) -> None:
         self._counts[lease.state] -= 1

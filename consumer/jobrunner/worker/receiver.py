@@ -12,7 +12,7 @@ from jobrunner.worker.batches import LOOK_SECONDS
 from jobrunner.worker.deadman import DeadMansSwitch
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.inbox import Inbox
-from jobrunner.worker.lease import Lease
+from jobrunner.worker.lease import Lease, State
 from jobrunner.worker.pool import Pool
 from jobrunner.worker.settler import Settler
 
@@ -111,7 +111,7 @@ class Receiver:
 
     def _pass_on(self, fresh: list[Lease]) -> None:
         if self._stopped.is_set():
-            for lease in self._hand.give_up_these(fresh):
+            for lease in self._hand.give_up_all(State.WAITING, where=lambda lease: lease in fresh):
                 # Our own last poll is the likeliest to be given what we hand back: that attempt does not count.
                 self._settler.release(lease, handed_back(lease.delivery.attempt - 1))
         else:

@@ -68,7 +68,10 @@ class WayOut:
         self.is_taken = True
         self._log.info("worker.stopping", reason=code.name.lower(), in_hand_count=len(self._hand))
         self._receiver.stop()
-        unstarted = self._hand.give_up_all(State.WAITING, but_last_attempts=code is ExitCode.RECYCLED)
+        keeps_last = code is ExitCode.RECYCLED  # nothing is wrong, and they have no elsewhere
+        unstarted = self._hand.give_up_all(
+            State.WAITING, where=lambda lease: not (keeps_last and self._hand.is_last_attempt(lease))
+        )
         self._hand_back(unstarted)
         code = self._wait_for_jobs(code)
         unfinished = self._hand.give_up_all(State.WAITING, State.RUNNING, State.AWAITING)
