@@ -49,11 +49,11 @@ def test_the_stack_of_a_waiting_job_shows_where_it_waits(coroutines):
 
     worker = threading.Thread(target=lambda: coroutines.result_of(job()))
     worker.start()
-    stack = wait_for(lambda: "inner_most" in (found := coroutines.stack_for(worker.ident) or "") and found)
+    stack = wait_for(lambda: "in inner_most" in (found := coroutines.stack_of(worker.ident)) and found)
     assert "in job" in stack
     release.set()
     worker.join()
-    assert coroutines.stack_for(worker.ident) is None
+    assert coroutines.stack_of(worker.ident) == "the thread has ended"
 
 
 @pytest.mark.parametrize("harm", ["exit in a subtask", "stop the loop"])

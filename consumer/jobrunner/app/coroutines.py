@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import threading
 import time
 import traceback
@@ -88,10 +89,9 @@ class Coroutines:
         task = asyncio.current_task(self._loop)
         return task.message_id if isinstance(task, JobTask) else None
 
-    def stack_for(self, thread_id: int) -> str | None:
-        """Show where the awaitable of a thread stands; None if the thread awaits nothing."""
-        awaitable = self._awaited.get(thread_id)
-        return None if awaitable is None else stack_of_coroutine(awaitable)
+    def stack_of(self, thread_id: int) -> str:
+        """Show where a thread stands, or what it awaits."""
+        return stack_of_coroutine(self._awaited.get(thread_id)) or stack_of_thread(thread_id)
 
     def _end_forked_loop(self) -> None:
         """In the child of a job that forked on the loop: end it where the loop would go on, with other jobs' tasks."""
@@ -109,6 +109,12 @@ def stack_of_coroutine(awaitable: Any) -> str:
             lines += traceback.format_stack(frame, limit=1)
         awaitable = awaitable.cr_await
     return "".join(lines)
+
+
+def stack_of_thread(thread_id: int) -> str:
+    """Show where a thread stands."""
+    frame = sys._current_frames().get(thread_id)
+    return "".join(traceback.format_stack(frame)) if frame else "the thread has ended"
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

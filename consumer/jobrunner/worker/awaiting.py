@@ -41,12 +41,12 @@ class Awaiting:
         """Cancel a job that is over its limit, and no other; any thread. A loop that is blocked does it late."""
         self._coroutines.call_soon(self._cancel, lease)
 
-    def stack_of(self, lease: Lease) -> str | None:
-        """Show where a job stands; None if it is not here, or computes: its thread's stack says more. Any thread."""
+    def stack_of(self, lease: Lease) -> str:
+        """Show where a running job stands, also one that has a thread; any thread."""
         task = self._tasks.get(lease)
-        if task is None or self._coroutines.holder() == lease.delivery.message_id:
-            return None
-        return stack_of_coroutine(task.get_coro())
+        computes = self._coroutines.holder() == lease.delivery.message_id  # then its thread's stack says more
+        stack = stack_of_coroutine(task.get_coro()) if task and not computes else ""
+        return stack or self._coroutines.stack_of(lease.thread_id)
 
     def _take(self, lease: Lease, prepared: Prepared) -> None:
         self._line.append((lease, prepared))

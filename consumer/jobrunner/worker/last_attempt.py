@@ -34,7 +34,6 @@ from jobrunner.worker import signals
 from jobrunner.worker.execution import Execution
 from jobrunner.worker.lease import Lease
 from jobrunner.worker.settler import say_given_up
-from jobrunner.worker.stacks import stack_of_thread
 
 TICK_SECONDS = 0.5
 #: How long the spans of this one run may take to be sent.
@@ -220,5 +219,5 @@ class LastAttempt:
             "job.timed_out",
             **self._delivery.ids(),
             limit_seconds=limit_seconds,
-            stack=self._coroutines.stack_for(self._thread_id) or stack_of_thread(self._thread_id),
+            stack=self._coroutines.stack_of(self._thread_id),
         )

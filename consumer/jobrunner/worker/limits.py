@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,12 +9,12 @@ from structlog.typing import FilteringBoundLogger
 
 from jobrunner.app.coroutines import Coroutines
 from jobrunner.errors import ExitCode
+from jobrunner.worker.awaiting import Awaiting
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.lease import Lease, State
 from jobrunner.worker.loop_watch import LoopWatch
 from jobrunner.worker.receiver import Receiver
-from jobrunner.worker.stacks import Stacks
 
 #: What was cancelled may take so long to clean up after itself.
 CANCEL_SECONDS = 10
@@ -30,18 +29,16 @@ class JobLimit:
         hand: Hand,
         coroutines: Coroutines,
         loop: LoopWatch,
-        cancel: Callable[[Lease], None],
+        awaiting: Awaiting,
         limit_seconds: int,
-        stacks: Stacks,
         inbox: Inbox,
         log: FilteringBoundLogger,
     ) -> None:
         self._hand = hand
         self._coroutines = coroutines
         self._loop = loop
-        self._cancel = cancel
+        self._awaiting = awaiting
         self._limit_seconds = limit_seconds
-        self._stacks = stacks
         self._inbox = inbox
         self._log = log
 
@@ -59,7 +56,7 @@ class JobLimit:
             lease.overdue = True
             self._say_timed_out(lease)
             if is_awaiting:
-                self._cancel(lease)
+                self._awaiting.cancel(lease)
         if is_late or not is_awaiting or self._loop.holder == lease.delivery.message_id:
             self._inbox.ask(ExitCode.JOB_TIMEOUT)
 
@@ -74,7 +71,7 @@ class JobLimit:
             "job.timed_out",
             **lease.delivery.ids(),
             limit_seconds=self._limit_seconds,
-            stack=self._stacks.of_job(lease),
+            stack=self._awaiting.stack_of(lease),
         )
 
 

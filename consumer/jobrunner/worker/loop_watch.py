@@ -2,10 +2,9 @@
 
 from structlog.typing import FilteringBoundLogger
 
-from jobrunner.app.coroutines import Coroutines
+from jobrunner.app.coroutines import Coroutines, stack_of_thread
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.lease import State
-from jobrunner.worker.stacks import stack_of_thread
 
 #: Held for longer, it is said.
 BLOCKED_SECONDS = 1.0

@@ -29,7 +29,6 @@ from jobrunner.worker.health import StatusFile
 from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.keeper import Keeper, Reporter
 from jobrunner.worker.last_attempt import Order
-from jobrunner.worker.lease import Lease
 from jobrunner.worker.limits import DescriptorWatch, JobLimit, MemoryLimit, PollWatch
 from jobrunner.worker.loop_watch import LoopWatch
 from jobrunner.worker.pool import Pool
@@ -143,7 +142,7 @@ class Runner:
         path = self._settings.status_file
         url = self._settings.queue_url
         self._status = StatusFile(path=path, queue_url=url, state=self._state, hand=self._hand) if path else None
-        self._stacks = Stacks(hand=self._hand, coroutine_stack=self._coroutine_stack, log=self._log)
+        self._stacks = Stacks(hand=self._hand, awaiting=self._awaiting, log=self._log)
         settle = (self._settler.hand_back_unstarted, self._visibility.renew_due)
         self._keeper = Keeper(duties=[*settle, *self._limits()])
         self._reporter = Reporter(courtesies=list(self._courtesies()), log=self._log)
@@ -170,18 +169,14 @@ class Runner:
                 hand=self._hand,
                 coroutines=self._coroutines,
                 loop=loop,
-                cancel=self._awaiting.cancel,
+                awaiting=self._awaiting,
                 limit_seconds=seconds,
-                stacks=self._stacks,
                 inbox=inbox,
                 log=log,
             )
             yield limit.check
         if settings.max_memory_mb:
             yield MemoryLimit(limit_mb=settings.max_memory_mb, inbox=inbox, log=log).check
-
-    def _coroutine_stack(self, lease: Lease) -> str | None:
-        return self._awaiting.stack_of(lease) or self._coroutines.stack_for(lease.thread_id)
 
     def _leave(self) -> None:
         self._way_out = WayOut(

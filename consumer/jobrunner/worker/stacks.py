@@ -1,30 +1,23 @@
-"""Where jobs and threads stand: for the line of a job over its limit, and for whoever sends SIGUSR1; any thread."""
+"""Where jobs and threads stand, for whoever sends SIGUSR1; main thread."""
 
-import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
+from jobrunner.app.coroutines import stack_of_thread
+from jobrunner.worker.awaiting import Awaiting
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.lease import Lease, State
 
 
 class Stacks:
-    """Reads other threads' frames; `coroutine_stack` knows those of jobs that the event loop runs."""
+    """Shows where everything stands."""
 
-    def __init__(
-        self, *, hand: Hand, coroutine_stack: Callable[[Lease], str | None], log: FilteringBoundLogger
-    ) -> None:
+    def __init__(self, *, hand: Hand, awaiting: Awaiting, log: FilteringBoundLogger) -> None:
         self._hand = hand
-        self._coroutine_stack = coroutine_stack
+        self._awaiting = awaiting
         self._log = log
-
-    def of_job(self, lease: Lease) -> str:
-        """Show where a running job stands."""
-        return self._coroutine_stack(lease) or stack_of_thread(lease.thread_id)
 
     def dump(self) -> None:
         """Log every job in hand and every thread, a line each."""
@@ -33,7 +26,9 @@ class Stacks:
             self._log.warning("dump.job", **_facts(lease))
         for lease in running:
             seconds = round(time.monotonic() - lease.started_at, 1)
-            self._log.warning("dump.job", **_facts(lease), running_seconds=seconds, stack=self.of_job(lease))
+            self._log.warning(
+                "dump.job", **_facts(lease), running_seconds=seconds, stack=self._awaiting.stack_of(lease)
+            )
         jobs = {lease.thread_id for lease in running if lease.state is State.RUNNING}
         for thread in threading.enumerate():
             if thread.ident is not None and thread.ident not in jobs:
@@ -42,9 +37,3 @@ class Stacks:
 
 def _facts(lease: Lease) -> dict[str, object]:
     return {"state": lease.state.name.lower(), **lease.delivery.ids(), "lease_lost": lease.lost}
-
-
-def stack_of_thread(thread_id: int) -> str:
-    """Show where a thread stands."""
-    frame = sys._current_frames().get(thread_id)
-    return "".join(traceback.format_stack(frame)) if frame else "the thread has ended"
