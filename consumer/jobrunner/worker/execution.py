@@ -115,9 +115,7 @@ class Execution:
         return self._say_given_up(prepared.delivery, ended)
 
     def _run(self, prepared: Prepared) -> Outcome:
-        ended = self._refuse(prepared)
-        if ended is None:
-            ended = self._ended(prepared, self._caller.call(*prepared.whole()))
+        ended = self._refuse(prepared) or self._ended(prepared, self._caller.call(*prepared.whole()))
         return self._say_given_up(prepared.delivery, ended)
 
     def _say_given_up(self, delivery: Delivery, ended: Outcome) -> Outcome:
@@ -130,13 +128,14 @@ class Execution:
         delivery, call, error = prepared.delivery, prepared.call, prepared.error
         if call is None:
             self._metrics.event("malformed")
-            return self._refused("malformed", delivery, str(error))
+            return self._refused(prepared, outcome.failed("malformed", delivery.attempt, self._attempts_max))
         if isinstance(error, BadParams):
             self._metrics.job("bad_params", method=call.method)
-            return self._refused("bad_params", delivery, str(error))
+            return self._refused(prepared, outcome.failed("bad_params", delivery.attempt, self._attempts_max))
         if error is not None:
             self._metrics.event("unknown_method")  # without its name: anybody may make up any number of them
-            return self._unknown(call.method, delivery, error)
+            unknown = outcome.unknown_method(delivery.attempt, self._attempts_max)
+            return self._refused(prepared, unknown) if self._is_news(call.method) else unknown
         prepared.queue_ms = max(0, round((time.time() - delivery.sent_at) * 1000))
         if _is_too_old(call, delivery):
             self._log.warning("job.expired", queue_ms=prepared.queue_ms, max_age_seconds=call.max_age_seconds)
@@ -197,29 +196,15 @@ class Execution:
             self._log.error("around.broken", error=str(error))
         return replace(outcome.unknown_method(delivery.attempt, self._attempts_max), name="around_broken")
 
-    def _refused(self, name: str, delivery: Delivery, error: str) -> Outcome:
-        refused = outcome.failed(name, delivery.attempt, self._attempts_max)
-        self._log.error(
-            f"job.{name}",
-            **delivery.ids(),
-            retry_seconds=refused.retry_seconds,
-            error=error,
-        )
-        return refused
-
-    def _unknown(self, method: str, delivery: Delivery, error: Exception) -> Outcome:
-        refused = outcome.unknown_method(delivery.attempt, self._attempts_max)
-        if self._says_all or self._is_news(method):
-            self._log.error(
-                "job.unknown_method",
-                **delivery.ids(),
-                retry_seconds=refused.retry_seconds,
-                error=str(error),
-            )
+    def _refused(self, prepared: Prepared, refused: Outcome) -> Outcome:
+        ids = prepared.delivery.ids()
+        self._log.error(f"job.{refused.name}", **ids, retry_seconds=refused.retry_seconds, error=str(prepared.error))
         return refused
 
     def _is_news(self, method: str) -> bool:
-        """Tell whether this unknown name was not logged within the last minute."""
+        """Tell whether this unknown name was not logged within the last minute, or is to be said each time."""
+        if self._says_all:
+            return True
         now = time.monotonic()
         if now - self._unknown_logged_at.get(method, -UNKNOWN_LOG_SECONDS) < UNKNOWN_LOG_SECONDS:
             return False
