@@ -167,7 +167,15 @@ class Execution:
         return failed
 
     def _say_failed(self, prepared: Prepared, error: BaseException, *, duration_ms: float, exception: str) -> Outcome:
-        failed, more = self._failed(error, prepared.delivery)
+        """Log a failure; what becomes of it its attribute `retry_seconds` says, if that means something."""
+        wanted, more = retry_wanted(error), {}
+        how = ("failed", prepared.delivery.attempt, self._attempts_max)
+        if wanted is None or (type(wanted) is int or (type(wanted) is float and not math.isnan(wanted))):
+            failed = outcome.steered(*how, wanted)
+        else:
+            failed = outcome.failed(*how)
+            if wanted is not NOT_SAID:
+                more["retry_seconds_ignored"] = f"a {type(wanted).__name__}, not a number of seconds or None"
         self._log.error(
             "job.failed",
             duration_ms=duration_ms,
@@ -178,17 +186,6 @@ class Execution:
             **more,
         )
         return failed
-
-    def _failed(self, error: BaseException, delivery: Delivery) -> tuple[Outcome, dict[str, object]]:
-        """Say what becomes of a failure: as its attribute `retry_seconds` asks, if it has one that means something."""
-        attempt, most = delivery.attempt, self._attempts_max
-        wanted = retry_wanted(error)
-        if wanted is None or type(wanted) is int or (type(wanted) is float and not math.isnan(wanted)):
-            return outcome.steered("failed", attempt, most, wanted), {}
-        more: dict[str, object] = {}
-        if wanted is not NOT_SAID:
-            more["retry_seconds_ignored"] = f"a {type(wanted).__name__}, not a number of seconds or None"
-        return outcome.failed("failed", attempt, most), more
 
     def _around_broken(self, error: Exception, delivery: Delivery) -> Outcome:
         """Keep what no job of this app can run now for its next start: said once a minute, tried again late."""
