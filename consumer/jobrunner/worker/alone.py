@@ -104,10 +104,9 @@ class Alone:
     def _run_child(self, lease: Lease) -> tuple[dict[str, Any], str]:
         """Give what the child reported and how it ended; raises OSError if there can be none."""
         reader, writer = os.pipe()
-        try:
-            order = self._order.of(lease, report_to=writer)
-            # A file and not a pipe: the child has all of it, whenever we end.
-            with _file_of(order.pack()) as file:
+        with os.fdopen(reader, "rb", buffering=0) as report:
+            # Its order in a file and not a pipe: the child has all of it, whenever we end.
+            with os.fdopen(writer, "wb"), _file_of(self._order.of(lease, report_to=writer).pack()) as file:
                 child = subprocess.Popen(
                     CHILD,
                     stdin=file,
@@ -116,17 +115,9 @@ class Alone:
                     pass_fds=[writer],
                     start_new_session=True,  # a signal to our group is not meant for it
                 )
-            os.close(writer)
-            writer = -1
             self._wait(child)
             os.set_blocking(reader, False)  # what the job forked may still hold its other end
-            with suppress(BlockingIOError):
-                return _parsed(os.read(reader, REPORT_BYTES_MAX)), _named(child.returncode)
-            return {}, _named(child.returncode)
-        finally:
-            os.close(reader)
-            if writer >= 0:
-                os.close(writer)
+            return _parsed(report.read(REPORT_BYTES_MAX) or b""), _named(child.returncode)
 
     def _wait(self, child: subprocess.Popen[bytes]) -> None:
         limit = self._order.settings.job_timeout_seconds
