@@ -2,28 +2,23 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from structlog.typing import FilteringBoundLogger
 
 TICK_SECONDS = 0.5
 
 
-class Keeper:
-    """Looks after what is in hand: due renewals, what cannot start, limits.
+def keep(duties: Sequence[Callable[[], None]]) -> NoReturn:
+    """Look after what is in hand: due renewals, what cannot start, limits; all duties at each tick, for ever.
 
-    Its duties put things in line for others and make no request themselves: an SQS that hangs, or a
-    name that does not resolve, must not stop them. One that raises is an error of ours.
+    They put things in line for others and make no request themselves: an SQS that hangs, or a name that
+    does not resolve, must not stop them. One that raises is an error of ours.
     """
-
-    def __init__(self, *, duties: Sequence[Callable[[], None]]) -> None:
-        self._duties = duties
-
-    def loop(self) -> None:
-        """Do all duties at each tick, for ever."""
-        while True:
-            time.sleep(TICK_SECONDS)
-            for duty in self._duties:
-                duty()
+    while True:
+        time.sleep(TICK_SECONDS)
+        for duty in duties:
+            duty()
 
 
 class Reporter:

@@ -3,6 +3,7 @@
 import gc
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from threading import Thread
 from typing import NoReturn
 
@@ -27,7 +28,7 @@ from jobrunner.worker.execution import Execution
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.health import StatusFile
 from jobrunner.worker.inbox import Inbox
-from jobrunner.worker.keeper import Keeper, Reporter
+from jobrunner.worker.keeper import Reporter, keep
 from jobrunner.worker.last_attempt import Order
 from jobrunner.worker.limits import DescriptorWatch, JobLimit, MemoryLimit, PollWatch
 from jobrunner.worker.loop_watch import LoopWatch
@@ -143,8 +144,7 @@ class Runner:
         url = self._settings.queue_url
         self._status = StatusFile(path=path, queue_url=url, state=self._state, hand=self._hand) if path else None
         self._stacks = Stacks(hand=self._hand, awaiting=self._awaiting, log=self._log)
-        settle = (self._settler.hand_back_unstarted, self._visibility.renew_due)
-        self._keeper = Keeper(duties=[*settle, *self._limits()])
+        self._duties = [self._settler.hand_back_unstarted, self._visibility.renew_due, *self._limits()]
         self._reporter = Reporter(courtesies=list(self._courtesies()), log=self._log)
 
     def _courtesies(self) -> Iterator[Callable[[], None]]:
@@ -212,7 +212,7 @@ class Runner:
         return [
             ("heartbeat", 1, self._switch.loop),
             ("coroutines", 1, self._coroutines.loop),
-            ("keeper", 1, self._keeper.loop),
+            ("keeper", 1, partial(keep, self._duties)),
             ("reporter", 1, self._reporter.loop),
             ("visibility", 1, self._visibility.line.loop),
             ("deleter", DELETERS, self._settler.deletes.loop),
