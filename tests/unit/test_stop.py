@@ -54,7 +54,7 @@ def way_out(monkeypatch, log, metrics):
         receiver=rooms,
         hand=hand,
         settler=rooms,
-        stacks=rooms,
+        dump=rooms.dump,
         switch=rooms,
         status=None,
         metrics=metrics,

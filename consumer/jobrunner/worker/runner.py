@@ -36,7 +36,7 @@ from jobrunner.worker.pool import Pool
 from jobrunner.worker.protection import TaskProtection, ecs_agent
 from jobrunner.worker.receiver import Receiver
 from jobrunner.worker.settler import Settler
-from jobrunner.worker.stacks import Stacks
+from jobrunner.worker.stacks import dump
 from jobrunner.worker.stop import WayOut
 from jobrunner.worker.visibility import Visibility
 
@@ -143,7 +143,7 @@ class Runner:
         path = self._settings.status_file
         url = self._settings.queue_url
         self._status = StatusFile(path=path, queue_url=url, state=self._state, hand=self._hand) if path else None
-        self._stacks = Stacks(hand=self._hand, awaiting=self._awaiting, log=self._log)
+        self._dump = partial(dump, hand=self._hand, awaiting=self._awaiting, log=self._log)
         self._duties = [self._settler.hand_back_unstarted, self._visibility.renew_due, *self._limits()]
         self._reporter = Reporter(courtesies=list(self._courtesies()), log=self._log)
 
@@ -185,7 +185,7 @@ class Runner:
             receiver=self._receiver,
             hand=self._hand,
             settler=self._settler,
-            stacks=self._stacks,
+            dump=self._dump,
             switch=self._switch,
             status=self._status,
             metrics=self._metrics,
@@ -205,7 +205,7 @@ class Runner:
             for index in range(count):
                 self._spawn(name if count == 1 else f"{name}-{index + 1}", loop)
         while (wish := self._inbox.next()) is None:
-            self._stacks.dump()
+            self._dump()
         self._way_out.take(wish)
 
     def _loops(self) -> list[tuple[str, int, Callable[[], None]]]:

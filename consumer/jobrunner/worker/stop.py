@@ -5,6 +5,7 @@ All of it is a courtesy: SIGKILL in any line loses nothing.
 
 import math
 import time
+from collections.abc import Callable
 from queue import Empty
 from typing import NoReturn
 
@@ -22,7 +23,6 @@ from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.lease import Lease, State
 from jobrunner.worker.receiver import Receiver
 from jobrunner.worker.settler import Settler
-from jobrunner.worker.stacks import Stacks
 
 #: How long running jobs may go on after SIGTERM, and the last requests after that: under 3 s in all.
 GRACE_SECONDS, SETTLE_SECONDS = 1.5, 1.0
@@ -43,7 +43,7 @@ class WayOut:
         receiver: Receiver,
         hand: Hand,
         settler: Settler,
-        stacks: Stacks,
+        dump: Callable[[], None],
         switch: DeadMansSwitch,
         status: StatusFile | None,
         metrics: Metrics,
@@ -55,7 +55,7 @@ class WayOut:
         self._receiver = receiver
         self._hand = hand
         self._settler = settler
-        self._stacks = stacks
+        self._dump = dump
         self._switch = switch
         self._status = status
         self._metrics = metrics
@@ -105,7 +105,7 @@ class WayOut:
             except Empty:
                 continue
             if wish is None:
-                self._stacks.dump()
+                self._dump()
             else:
                 code, deadline = wish, min(deadline, time.monotonic() + self._grace_seconds(wish))
         return code
