@@ -38,10 +38,8 @@ class Caller:
                 self._finish(job.function(*arguments.args, **arguments.kwargs))
                 returned = True
         except BaseException as error:
-            _end_forked_child(pid, error)
-            return error
-        _end_forked_child(pid, None)
-        return _swallowed(returned=returned)
+            return _ended(pid, error, returned=returned)
+        return _ended(pid, None, returned=returned)
 
     async def call_on_loop(self, job: Job, arguments: inspect.BoundArguments) -> BaseException | None:
         """Call the function on the event loop, and hold no thread."""
@@ -52,10 +50,8 @@ class Caller:
                 check_returned(await to_its_end(job.function(*arguments.args, **arguments.kwargs)))
                 returned = True
         except BaseException as error:
-            _end_forked_child(pid, error)
-            return error
-        _end_forked_child(pid, None)
-        return _swallowed(returned=returned)
+            return _ended(pid, error, returned=returned)
+        return _ended(pid, None, returned=returned)
 
     def _finish(self, result: object) -> None:
         if result is None:
@@ -78,13 +74,10 @@ def check_returned(result: object) -> None:
         raise JobDidNotReturn("the job returned a generator: nothing of its body ran; return a list instead")
 
 
-def _swallowed(*, returned: bool) -> JobDidNotReturn | None:
-    return None if returned else JobDidNotReturn("--around swallowed the job's exception")
-
-
-def _end_forked_child(pid: int, error: BaseException | None) -> None:
+def _ended(pid: int, error: BaseException | None, *, returned: bool) -> BaseException | None:
     # A job that forked comes back here twice. Only the parent may answer for the message, and it may
     # ask how its child ended.
     if os.getpid() != pid:
         code = error.code if isinstance(error, SystemExit) else 1
         os._exit(0 if error is None or code is None else code if isinstance(code, int) else 1)
+    return JobDidNotReturn("--around swallowed the job's exception") if error is None and not returned else error

@@ -61,12 +61,13 @@ class Coroutines:
         thread_id = threading.get_ident()
         if thread_id == self.thread_id:  # inline: an async job that enqueues another, and waits for it here
             with ThreadPoolExecutor(1) as thread:
-                return thread.submit(copy_context().run, asyncio.run, _awaited(awaitable)).result()
-        self._awaited[thread_id] = awaitable
-        try:
-            result, error = asyncio.run_coroutine_threadsafe(_caught(awaitable), self._loop).result()
-        finally:
-            del self._awaited[thread_id]
+                result, error = thread.submit(copy_context().run, asyncio.run, _caught(awaitable)).result()
+        else:
+            self._awaited[thread_id] = awaitable
+            try:
+                result, error = asyncio.run_coroutine_threadsafe(_caught(awaitable), self._loop).result()
+            finally:
+                del self._awaited[thread_id]
         if error is not None:
             raise error
         return result
@@ -115,10 +116,6 @@ def stack_of_thread(thread_id: int) -> str:
     """Show where a thread stands."""
     frame = sys._current_frames().get(thread_id)
     return "".join(traceback.format_stack(frame)) if frame else "the thread has ended"
-
-
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
 
 
 async def _caught(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
