@@ -193,7 +193,7 @@ def test_a_done_job_stays_renewed_until_its_delete_is_confirmed(hand, admit, clo
     assert hand.finish(lease)
     clock.now += 11
     assert hand.due() == [lease]
-    hand.not_renewed([lease])
+    hand.not_renewed(lease)
     hand.confirm([lease])
     assert hand.due() == []
     assert len(hand) == 0

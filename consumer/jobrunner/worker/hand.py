@@ -229,11 +229,10 @@ class Hand:
                 lease.held_since = at
                 lease.renewing = False
 
-    def not_renewed(self, leases: Iterable[Lease]) -> None:
-        """Let leases be due again: their renewal was not answered."""
+    def not_renewed(self, lease: Lease) -> None:
+        """Let a lease be due again: its renewal was not answered."""
         with self._changed:
-            for lease in leases:
-                lease.renewing = False
+            lease.renewing = False
 
     def lose(self, lease: Lease, handle: str) -> bool:
         """Mark a lease as lost; False if nobody need be told.

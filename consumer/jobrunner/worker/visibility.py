@@ -86,9 +86,9 @@ class Visibility:
         elif refusal is None:
             self._hand.renewed(lease, handle, now)
         elif not refusal.lease_gone:
-            self._hand.not_renewed([lease])
-        elif self._hand.lose(lease, handle):
-            self._say_lost(lease, str(refusal))
+            self._hand.not_renewed(lease)
+        else:
+            self._lose(lease, handle, str(refusal))
 
     def _unanswered(self, batch: list[Change], error: QueueError, now: float) -> list[Change]:
         """Give what to try again: releases. A renewal is in line again at the keeper's next tick."""
@@ -96,8 +96,10 @@ class Visibility:
         again, given_up = [], []
         for change in batch:
             lease, seconds = change.lease, change.release_seconds
-            if seconds is None:
-                self._not_renewed(lease, error, for_good=for_good)
+            if seconds is None and not for_good:
+                self._hand.not_renewed(lease)
+            elif seconds is None:
+                self._lose(lease, lease.delivery.receipt_handle, str(error))
             elif seconds == 0 or for_good:
                 given_up.append(change)
             else:
@@ -107,12 +109,6 @@ class Visibility:
         self._not_released(given_up, str(error))
         return again
 
-    def _not_renewed(self, lease: Lease, error: QueueError, *, for_good: bool) -> None:
-        if not for_good:
-            self._hand.not_renewed([lease])
-        elif self._hand.lose(lease, lease.delivery.receipt_handle):
-            self._say_lost(lease, str(error))
-
     def _not_released(self, changes: list[Change], error: str) -> None:
         if changes:
             self._hand.confirm(change.lease for change in changes)
@@ -120,7 +116,9 @@ class Visibility:
             effect = "each comes back by itself when its lease runs out"
             self._log.warning("job.not_released", message_count=len(ids), message_ids=ids, error=error, effect=effect)
 
-    def _say_lost(self, lease: Lease, error: str) -> None:
+    def _lose(self, lease: Lease, handle: str, error: str) -> None:
+        if not self._hand.lose(lease, handle):
+            return
         self._metrics.event("leases_lost")
         self._log.error(
             "lease.lost",
