@@ -123,10 +123,10 @@ class MemoryLimit:
 
     def check(self) -> None:
         """Ask for the stop, once, when over the limit."""
-        with suppress(OSError):  # no descriptor left: the next tick asks again
-            self._check(resident_mb())
-
-    def _check(self, used: float) -> None:
+        try:
+            used = resident_mb()
+        except OSError:  # no descriptor left: the next tick asks again
+            return
         if used > self._limit_mb and not self._said:
             self._said = True
             self._log.warning("memory.limit", resident_mb=round(used), limit_mb=self._limit_mb)

@@ -99,8 +99,9 @@ class Receiver:
                 )
             except QueueError:
                 probing = True  # nothing is known of what is there
-            if not (deliveries or probing):  # nor by a short poll that found nothing
-                self._is_empty()
+            # A short poll that found nothing tells as little.
+            if self._stop_when_empty and not (deliveries or probing or self._hand.busy()):
+                self._inbox.ask(ExitCode.STOPPED)
         now = time.monotonic()
         fresh = self._hand.received(
             deliveries, asked=most, held_since=max(started, now - ANSWER_SECONDS_MAX), receive_seconds=now - started
@@ -116,10 +117,6 @@ class Receiver:
                 self._settler.release(lease, handed_back(lease.delivery.attempt - 1))
         else:
             self._pool.submit(fresh)
-
-    def _is_empty(self) -> None:
-        if self._stop_when_empty and not self._hand.busy():
-            self._inbox.ask(ExitCode.STOPPED)
 
     def _hold(self) -> None:
         """Wait while more would only do harm."""
