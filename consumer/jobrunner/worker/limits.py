@@ -1,4 +1,4 @@
-"""What ends the process: a job over its time, a receive that never returns, memory; on the keeper's thread."""
+"""What is watched, and ends the process: the loop, a job over its time, receives, memory; on the keeper's thread."""
 
 import os
 import time
@@ -7,17 +7,56 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from jobrunner.app.coroutines import Coroutines
+from jobrunner.app.coroutines import Coroutines, stack_of_thread
 from jobrunner.errors import ExitCode
 from jobrunner.worker.awaiting import Awaiting
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.lease import Lease, State
-from jobrunner.worker.loop_watch import LoopWatch
 from jobrunner.worker.receiver import Receiver
 
+#: A loop that is held for longer is said to be blocked.
+BLOCKED_SECONDS = 1.0
 #: What was cancelled may take so long to clean up after itself.
 CANCEL_SECONDS = 10
+
+
+class LoopWatch:
+    """Knows which job holds the event loop, and says so once when all others there wait for it."""
+
+    def __init__(self, *, hand: Hand, coroutines: Coroutines, log: FilteringBoundLogger) -> None:
+        self._hand = hand
+        self._coroutines = coroutines
+        self._log = log
+        self._said = False
+        self.holder: str | None = None
+
+    def check(self) -> None:
+        """Ask the loop for a sign of life, at each tick."""
+        held_seconds = self._coroutines.held_seconds()
+        if not held_seconds:
+            self._said, self.holder = False, None
+            return
+        self.holder = self._coroutines.holder()
+        if held_seconds >= BLOCKED_SECONDS and not self._said:
+            self._said = True
+            self._say(round(held_seconds, 1))
+
+    def keeps_waiting(self, lease: Lease) -> bool:
+        """Tell whether a job waits only for another job, which holds the loop."""
+        on_loop = lease.state is State.AWAITING or self._coroutines.awaits(lease.thread_id)
+        return self.holder not in (None, lease.delivery.message_id) and on_loop
+
+    def _say(self, held_seconds: float) -> None:
+        on_loop = self._hand.all_in(State.AWAITING, State.RUNNING)
+        lease = next((each for each in on_loop if each.delivery.message_id == self.holder), None)
+        self._log.warning(
+            "loop.blocked",
+            **(lease.delivery.ids() if lease else {"message_id": self.holder}),
+            held_seconds=held_seconds,
+            stack=stack_of_thread(self._coroutines.thread_id),
+            effect="every other `async def` job waits: await what this one waits for, or make it a plain def",
+        )
 
 
 class JobLimit:
@@ -27,7 +66,6 @@ class JobLimit:
         self,
         *,
         hand: Hand,
-        coroutines: Coroutines,
         loop: LoopWatch,
         awaiting: Awaiting,
         limit_seconds: int,
@@ -35,7 +73,6 @@ class JobLimit:
         log: FilteringBoundLogger,
     ) -> None:
         self._hand = hand
-        self._coroutines = coroutines
         self._loop = loop
         self._awaiting = awaiting
         self._limit_seconds = limit_seconds
@@ -46,7 +83,7 @@ class JobLimit:
         """See to each job that is over its limit."""
         oldest_start = time.monotonic() - self._limit_seconds
         for lease in self._hand.all_in(State.RUNNING, State.AWAITING):
-            if lease.started_at < oldest_start and not self._waits_for_another(lease):
+            if lease.started_at < oldest_start and not self._loop.keeps_waiting(lease):
                 self._see_to(lease, is_late=lease.started_at < oldest_start - CANCEL_SECONDS)
 
     def _see_to(self, lease: Lease, *, is_late: bool) -> None:
@@ -59,12 +96,6 @@ class JobLimit:
                 self._awaiting.cancel(lease)
         if is_late or not is_awaiting or self._loop.holder == lease.delivery.message_id:
             self._inbox.ask(ExitCode.JOB_TIMEOUT)
-
-    def _waits_for_another(self, lease: Lease) -> bool:
-        """Tell whether it is only kept waiting, by another job that holds the loop."""
-        holder = self._loop.holder
-        on_loop = lease.state is State.AWAITING or self._coroutines.awaits(lease.thread_id)
-        return holder is not None and holder != lease.delivery.message_id and on_loop
 
     def _say_timed_out(self, lease: Lease) -> None:
         self._log.error(

@@ -30,8 +30,7 @@ from jobrunner.worker.health import StatusFile
 from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.keeper import Reporter, keep
 from jobrunner.worker.last_attempt import Order
-from jobrunner.worker.limits import DescriptorWatch, JobLimit, MemoryLimit, PollWatch
-from jobrunner.worker.loop_watch import LoopWatch
+from jobrunner.worker.limits import DescriptorWatch, JobLimit, LoopWatch, MemoryLimit, PollWatch
 from jobrunner.worker.pool import Pool
 from jobrunner.worker.protection import TaskProtection, ecs_agent
 from jobrunner.worker.receiver import Receiver
@@ -167,7 +166,6 @@ class Runner:
         if seconds := settings.job_timeout_seconds:
             limit = JobLimit(
                 hand=self._hand,
-                coroutines=self._coroutines,
                 loop=loop,
                 awaiting=self._awaiting,
                 limit_seconds=seconds,
