@@ -33,7 +33,7 @@ def hand(clock):
 
 def test_it_is_renewed_half_way_and_never_taken_back(hand, clock, log, events):
     asked = []
-    protection = TaskProtection(hand=hand, after_seconds=60, protect=asked.append, log=log, clock=clock)
+    protection = TaskProtection(hand=hand, after_seconds=60, protect=asked.append, log=log)
     for now in range(1000, 2300, 10):
         clock.now = now
         protection.renew()
@@ -52,7 +52,7 @@ def test_a_refusal_is_tried_again_after_a_while_and_not_at_each_tick(hand, clock
         asked.append(minutes)
         raise JobrunnerError("no")
 
-    protection = TaskProtection(hand=hand, after_seconds=1, protect=refuse, log=log, clock=clock)
+    protection = TaskProtection(hand=hand, after_seconds=1, protect=refuse, log=log)
     refused = 0
     for tick in range(60):
         clock.now = 1002 + tick / 2

@@ -32,7 +32,7 @@ class Hand:
         self._threads = threads
         self._async_jobs = async_jobs
         self._attempts_max = attempts_max
-        self._clock = clock
+        self.now = clock  # the time that leases are counted in
         self._changed = threading.Condition(threading.Lock())
         self._leases: dict[str, Lease] = {}
         self._counts = [0] * len(State)
@@ -44,10 +44,6 @@ class Hand:
     def __len__(self) -> int:
         """Count the deliveries in hand."""
         return len(self._leases)
-
-    def now(self) -> float:
-        """Tell the time that leases are counted in."""
-        return self._clock()
 
     def count(self, *states: State) -> int:
         """Count the deliveries in these states."""
@@ -151,7 +147,7 @@ class Hand:
             if state is State.AWAITING:  # it holds no thread: another may be asked for
                 self._wake()
             self._pace.started(is_async=state is State.AWAITING)
-            lease.started_at = self._clock()
+            lease.started_at = self.now()
             lease.thread_id = threading.get_ident()
             return True
 
@@ -171,7 +167,7 @@ class Hand:
 
     def give_up_unstarted(self) -> list[Lease]:
         """Give up what waits here while it could start elsewhere; not a last attempt, which has no elsewhere."""
-        oldest = self._clock() - UNSTARTED_SECONDS_MAX
+        oldest = self.now() - UNSTARTED_SECONDS_MAX
         return self.give_up_all(
             State.WAITING, where=lambda lease: lease.received_at < oldest and not self.is_last_attempt(lease)
         )
@@ -201,7 +197,7 @@ class Hand:
             if lease.state not in (State.RUNNING, State.ALONE, State.AWAITING):
                 return False
             if lease.state is not State.AWAITING:
-                self._pace.finished(self._clock() - lease.started_at)
+                self._pace.finished(self.now() - lease.started_at)
             self._move(lease, state)
             self._wake()
             return True
@@ -215,7 +211,7 @@ class Hand:
 
     def due(self) -> list[Lease]:
         """List the leases to renew now, once each; what waits for a thread is renewed only on its last attempt."""
-        now = self._clock()
+        now = self.now()
         with self._changed:
             found = [lease for lease in self._leases.values() if self._is_kept(lease) and lease.is_due(now)]
             for lease in found:

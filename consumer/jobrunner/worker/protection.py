@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 import urllib.request
 from collections.abc import Callable
 from urllib.error import HTTPError
@@ -33,19 +32,17 @@ class TaskProtection:
         after_seconds: int,
         protect: Callable[[int], None],
         log: FilteringBoundLogger,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hand = hand
         self._after_seconds = after_seconds
         self._protect = protect
         self._log = log
-        self._clock = clock
         self._next_at = 0.0
         self._ends_at = 0.0
 
     def renew(self) -> None:
         """Protect the task if there is a reason and it is time; raises JobrunnerError."""
-        now = self._clock()
+        now = self._hand.now()
         if now < self._next_at or (job := self._long_job(now)) is None:
             return
         self._next_at = now + RETRY_SECONDS
