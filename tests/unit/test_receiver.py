@@ -1,6 +1,8 @@
 """The receiver's loop: what it counts, and when."""
 
 import threading
+import time
+from queue import Empty
 
 import pytest
 from fakes import FakeQueue
@@ -80,9 +82,11 @@ def receiver(log, metrics):
             pool=pool,
             switch=Switch(),
             inbox=inbox,
+            log=log,
         )
         with pytest.raises(Stopped):
             made.loop()
+        pool.receiver = made
         return queue, pool, inbox
 
     return make
@@ -112,6 +116,17 @@ def test_while_sqs_fails_it_is_asked_for_one_message(receiver):
         (1, True),
         (8, False),
     ]
+
+
+def test_a_receive_out_for_three_times_its_longest_is_stuck(receiver, events):
+    _, pool, inbox = receiver()
+    for seconds in (119.0, 0.0, 121.0):
+        with pytest.raises(Empty):
+            inbox.next_within(0.01)
+        pool.receiver._out_since = {1: time.monotonic() - seconds}
+        pool.receiver.check()
+    assert inbox.next_within(0.01) is ExitCode.POLL_STUCK
+    assert events.one("receive.stuck")["out_seconds"] == 121
 
 
 def test_a_message_in_hand_is_not_taken_twice_and_its_newest_handle_counts_here():

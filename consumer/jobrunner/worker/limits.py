@@ -1,4 +1,4 @@
-"""What is watched, and ends the process: the loop, a job over its time, receives, memory; on the keeper's thread."""
+"""What is watched, and ends the process: the loop, a job over its time, memory; on the keeper's thread."""
 
 import os
 import time
@@ -13,7 +13,6 @@ from jobrunner.worker.awaiting import Awaiting
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.lease import Lease, State
-from jobrunner.worker.receiver import Receiver
 
 #: A loop that is held for longer is said to be blocked.
 BLOCKED_SECONDS = 1.0
@@ -104,22 +103,6 @@ class JobLimit:
             limit_seconds=self._limit_seconds,
             stack=self._awaiting.stack_of(lease),
         )
-
-
-class PollWatch:
-    """Ends the process when a receive is out for three times its longest: the loop is stuck."""
-
-    def __init__(self, *, receiver: Receiver, inbox: Inbox, log: FilteringBoundLogger) -> None:
-        self._receiver = receiver
-        self._inbox = inbox
-        self._log = log
-
-    def check(self) -> None:
-        """Compare the oldest receive under way with the limit; waiting for busy threads is none."""
-        seconds = self._receiver.seconds_out()
-        if seconds > self._receiver.stuck_seconds():
-            self._log.error("receive.stuck", out_seconds=round(seconds))
-            self._inbox.ask(ExitCode.POLL_STUCK)
 
 
 class DescriptorWatch:

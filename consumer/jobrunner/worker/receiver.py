@@ -3,6 +3,8 @@
 import threading
 import time
 
+from structlog.typing import FilteringBoundLogger
+
 from jobrunner.errors import ExitCode, QueueError
 from jobrunner.outcome import handed_back
 from jobrunner.queue.endpoint import CONNECT_SECONDS
@@ -39,6 +41,7 @@ class Receiver:
         pool: Pool,
         switch: DeadMansSwitch,
         inbox: Inbox,
+        log: FilteringBoundLogger,
     ) -> None:
         self._queue = queue
         self._wait_seconds = wait_seconds
@@ -48,6 +51,7 @@ class Receiver:
         self._pool = pool
         self._switch = switch
         self._inbox = inbox
+        self._log = log
         self._stopped = threading.Event()
         self._out_since: dict[int, float] = {}
 
@@ -64,13 +68,12 @@ class Receiver:
         self._stopped.set()
         self._hand.stop()
 
-    def seconds_out(self) -> float:
-        """Say how long the oldest receive under way has been out; 0 if none is."""
-        return time.monotonic() - min(self._out_since.copy().values(), default=time.monotonic())
-
-    def stuck_seconds(self) -> float:
-        """Say when a receive has been out for so long that its thread must be stuck."""
-        return max(STUCK_SECONDS_MIN, 3.0 * (self._wait_seconds + POLL_MARGIN_SECONDS + CONNECT_SECONDS))
+    def check(self) -> None:
+        """End the process when a receive is out for three times its longest: its thread is stuck; on the keeper's."""
+        seconds = time.monotonic() - min(self._out_since.copy().values(), default=time.monotonic())
+        if seconds > max(STUCK_SECONDS_MIN, 3.0 * (self._wait_seconds + POLL_MARGIN_SECONDS + CONNECT_SECONDS)):
+            self._log.error("receive.stuck", out_seconds=round(seconds))
+            self._inbox.ask(ExitCode.POLL_STUCK)
 
     def poll_seconds_left(self) -> float:
         """Say for how long a poll of ours may still be given messages; 0 if none is out."""

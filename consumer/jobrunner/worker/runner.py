@@ -30,7 +30,7 @@ from jobrunner.worker.health import StatusFile
 from jobrunner.worker.inbox import Inbox
 from jobrunner.worker.keeper import Reporter, keep
 from jobrunner.worker.last_attempt import Order
-from jobrunner.worker.limits import DescriptorWatch, JobLimit, LoopWatch, MemoryLimit, PollWatch
+from jobrunner.worker.limits import DescriptorWatch, JobLimit, LoopWatch, MemoryLimit
 from jobrunner.worker.pool import Pool
 from jobrunner.worker.protection import TaskProtection, ecs_agent
 from jobrunner.worker.receiver import Receiver
@@ -136,6 +136,7 @@ class Runner:
             pool=self._pool,
             switch=self._switch,
             inbox=self._inbox,
+            log=self._log,
         )
 
     def _watch(self) -> None:
@@ -159,7 +160,7 @@ class Runner:
 
     def _limits(self) -> Iterator[Callable[[], None]]:
         inbox, log, settings = self._inbox, self._log, self._settings
-        yield PollWatch(receiver=self._receiver, inbox=inbox, log=log).check
+        yield self._receiver.check
         yield DescriptorWatch(descriptor=self._switch.descriptor, inbox=inbox, log=log).check
         loop = LoopWatch(hand=self._hand, coroutines=self._coroutines, log=log)
         yield loop.check
