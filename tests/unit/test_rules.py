@@ -99,14 +99,14 @@ def test_a_receive_is_full_unless_a_thread_is_idle(in_hand, asked, ahead, expect
     ],
 )
 def test_as_many_as_can_start_if_the_next_jobs_are_like_the_last(share, awaiting, room, in_hand, asked, expected):
-    mix = demand.Mix(share=share, awaiting=awaiting, room=room)
-    assert demand.ask(threads=8, in_hand=in_hand, asked=asked, ahead=0, mix=mix) == expected
+    kinds = {"share": share, "awaiting": awaiting, "room": room}
+    assert demand.ask(threads=8, in_hand=in_hand, asked=asked, ahead=0, **kinds) == expected
 
 
 def test_where_attempts_are_few_no_more_comes_than_surely_starts():
-    mix = demand.Mix(share=1.0, awaiting=0, room=100, may_err=False)
-    assert demand.ask(threads=8, in_hand=0, asked=0, ahead=0, mix=mix) == 8
-    assert demand.ask(threads=8, in_hand=8, asked=0, ahead=0, mix=mix) == 0
+    kinds = {"share": 1.0, "awaiting": 0, "room": 100, "may_err": False}
+    assert demand.ask(threads=8, in_hand=0, asked=0, ahead=0, **kinds) == 8
+    assert demand.ask(threads=8, in_hand=8, asked=0, ahead=0, **kinds) == 0
 
 
 def test_one_long_poll_when_idle_and_more_only_while_they_come_back_full(clock):

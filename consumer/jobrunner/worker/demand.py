@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from jobrunner.queue.requests import BATCH_MAX
 
@@ -40,40 +39,32 @@ def ahead(*, threads: int, job_seconds: float, jobs_per_second: float, receive_s
     return max(together, round(jobs_per_second * receive_seconds * RECEIVES_AHEAD))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mix:
-    """How many more `async def` jobs may run, and their share among the last jobs that have started.
-
-    `may_err`: what comes and cannot start may be handed back, an attempt each.
-    """
-
-    share: float = 0.0
-    awaiting: int = 0
-    room: int = 0
-    may_err: bool = True
-
-    def bound(self) -> float:
-        """Say how many may come before more of them are `async def` than there is room for."""
-        if not self.share:
-            return math.inf
-        return self.room / self.share if self.may_err else self.room
-
-
-NO_MIX = Mix()
-
-
-def ask(*, threads: int, in_hand: int, asked: int, ahead: int, mix: Mix = NO_MIX) -> int:
+def ask(
+    *,
+    threads: int,
+    in_hand: int,
+    asked: int,
+    ahead: int,
+    share: float = 0.0,
+    awaiting: int = 0,
+    room: int = 0,
+    may_err: bool = True,
+) -> int:
     """Say how many to ask for now, or 0: a receive should be full unless a thread has nothing to do.
 
     Nobody knows before it comes whether a job wants a thread or the loop. So as many as can start at once
-    if the next ones are like the last; `in_hand` counts those that hold a thread or wait for one.
+    if the next ones are like the last, of which `share` were `async def` jobs: `awaiting` of those run, and there is
+    `room` for so many more. `in_hand` counts those that hold a thread or wait for one.
+    `may_err`: what comes and cannot start may be handed back, an attempt each.
     """
     free: float = threads + ahead - in_hand
     worthwhile = 1 if threads - in_hand - asked > 0 else min(BATCH_MAX, max(1, ahead // 2))
-    if mix.share > MOSTLY and mix.may_err:
-        free = free / (1 - mix.share) if mix.share < 1 else math.inf
-        worthwhile = min(BATCH_MAX, max(1, round(mix.awaiting * SPARE)))
-    wanted = min(free, mix.bound()) - asked
+    if share > MOSTLY and may_err:
+        free = free / (1 - share) if share < 1 else math.inf
+        worthwhile = min(BATCH_MAX, max(1, round(awaiting * SPARE)))
+    if share:  # before more of what comes is `async def` than there is room for
+        free = min(free, room / share if may_err else room)
+    wanted = free - asked
     return math.floor(min(wanted, BATCH_MAX)) if wanted >= worthwhile else 0
 
 
@@ -82,7 +73,7 @@ class Pace:
 
     def __init__(self, *, threads: int, attempts_max: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._threads = threads
-        self._may_wait = attempts_max is None or attempts_max > ATTEMPTS_FEW
+        self.may_wait = attempts_max is None or attempts_max > ATTEMPTS_FEW
         self._clock = clock
         self._pace = self._job_seconds = self._receive_seconds = self._async_share = 0.0
         self._paced_at = self._busy_since = clock()
@@ -98,11 +89,9 @@ class Pace:
         """Note which kind of job started."""
         self._async_share += (is_async - self._async_share) / SHARE_JOBS
 
-    def mix(self, *, awaiting: int, most: int) -> Mix:
-        """Say what the next jobs are likely to be."""
-        if self._async_share < SHARE_MIN:
-            return NO_MIX
-        return Mix(share=self._async_share, awaiting=awaiting, room=most - awaiting, may_err=self._may_wait)
+    def async_share(self) -> float:
+        """Give the share of `async def` jobs among the last that started; 0 where it is next to none."""
+        return self._async_share if self._async_share >= SHARE_MIN else 0.0
 
     def finished(self, seconds: float) -> None:
         """Note that a job ended that held a thread, and how long it took."""
@@ -112,7 +101,7 @@ class Pace:
 
     def ahead(self) -> int:
         """Say how many messages to hold beyond those that run, at this pace."""
-        if not self._may_wait:
+        if not self.may_wait:
             return 0
         age = max(PACE_SECONDS_MIN, self._clock() - self._busy_since)
         return ahead(

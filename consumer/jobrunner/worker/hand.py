@@ -125,7 +125,10 @@ class Hand:
             in_hand=self.busy() - awaiting,
             asked=self._asked,
             ahead=self._pace.ahead(),
-            mix=self._pace.mix(awaiting=awaiting, most=self._async_jobs),
+            share=self._pace.async_share(),
+            awaiting=awaiting,
+            room=self._async_jobs - awaiting,
+            may_err=self._pace.may_wait,
         )
 
     def _wake(self) -> None:
