@@ -21,31 +21,20 @@ def keep(duties: Sequence[Callable[[], None]]) -> NoReturn:
             duty()
 
 
-class Reporter:
-    """Tells the world: the status file, the metrics. Courtesies: one that fails is said once, and tried again.
+def report(courtesies: Sequence[Callable[[], None]], log: FilteringBoundLogger) -> NoReturn:
+    """Tell the world: the status file, the metrics; all at each tick, for ever.
 
-    A disk may hang, so nothing waits for this thread.
+    Courtesies: one that fails is said once, and tried again. A disk may hang, so nothing waits for this thread.
     """
-
-    def __init__(self, *, courtesies: Sequence[Callable[[], None]], log: FilteringBoundLogger) -> None:
-        self._courtesies = courtesies
-        self._log = log
-        self._failing: set[Callable[[], None]] = set()
-
-    def loop(self) -> None:
-        """Do each at each tick, for ever."""
-        while True:
-            for courtesy in self._courtesies:
-                self.attempt(courtesy)
-            time.sleep(TICK_SECONDS)
-
-    def attempt(self, courtesy: Callable[[], None]) -> None:
-        """Do one; never raises."""
-        try:
-            courtesy()
-        except Exception as error:
-            if courtesy not in self._failing:
-                self._failing.add(courtesy)
-                self._log.warning("courtesy.failed", error=str(error), effect="nothing waits for it; tried again")
-        else:
-            self._failing.discard(courtesy)
+    failing: set[Callable[[], None]] = set()
+    while True:
+        for courtesy in courtesies:
+            try:
+                courtesy()
+            except Exception as error:
+                if courtesy not in failing:
+                    failing.add(courtesy)
+                    log.warning("courtesy.failed", error=str(error), effect="nothing waits for it; tried again")
+            else:
+                failing.discard(courtesy)
+        time.sleep(TICK_SECONDS)

@@ -28,7 +28,7 @@ from jobrunner.worker.execution import Execution
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.health import StatusFile
 from jobrunner.worker.inbox import Inbox
-from jobrunner.worker.keeper import Reporter, keep
+from jobrunner.worker.keeper import keep, report
 from jobrunner.worker.last_attempt import Order
 from jobrunner.worker.limits import DescriptorWatch, JobLimit, LoopWatch, MemoryLimit
 from jobrunner.worker.pool import Pool
@@ -144,8 +144,9 @@ class Runner:
         url = self._settings.queue_url
         self._status = StatusFile(path=path, queue_url=url, state=self._state, hand=self._hand) if path else None
         self._dump = partial(dump, hand=self._hand, awaiting=self._awaiting, log=self._log)
-        self._duties = [self._settler.hand_back_unstarted, self._visibility.renew_due, *self._limits()]
-        self._reporter = Reporter(courtesies=list(self._courtesies()), log=self._log)
+        duties = [self._settler.hand_back_unstarted, self._visibility.renew_due, *self._limits()]
+        self._keep = partial(keep, duties)
+        self._report = partial(report, list(self._courtesies()), self._log)
 
     def _courtesies(self) -> Iterator[Callable[[], None]]:
         yield self._metrics.tick
@@ -211,8 +212,8 @@ class Runner:
         return [
             ("heartbeat", 1, self._switch.loop),
             ("coroutines", 1, self._coroutines.loop),
-            ("keeper", 1, partial(keep, self._duties)),
-            ("reporter", 1, self._reporter.loop),
+            ("keeper", 1, self._keep),
+            ("reporter", 1, self._report),
             ("visibility", 1, self._visibility.line.loop),
             ("deleter", DELETERS, self._settler.deletes.loop),
             ("worker", self._settings.threads, self._pool.loop),
