@@ -39,7 +39,8 @@ class Awaiting:
 
     def cancel(self, lease: Lease) -> None:
         """Cancel a job that is over its limit, and no other; any thread. A loop that is blocked does it late."""
-        self._coroutines.call_soon(self._cancel, lease)
+        if task := self._tasks.get(lease):
+            self._coroutines.call_soon(task.cancel)
 
     def stack_of(self, lease: Lease) -> str:
         """Show where a running job stands, also one that has a thread; any thread."""
@@ -73,7 +74,3 @@ class Awaiting:
         finally:
             del self._tasks[lease]
             self._start_next()
-
-    def _cancel(self, lease: Lease) -> None:
-        if task := self._tasks.get(lease):
-            task.cancel()

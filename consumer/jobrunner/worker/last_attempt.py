@@ -154,7 +154,8 @@ class LastAttempt:
             time.sleep(TICK_SECONDS)
             now = time.monotonic()
             if limit and now > self._lease.started_at + limit and not self._ending.locked():
-                self._say_timed_out(limit)
+                stack = self._coroutines.stack_of(self._thread_id)
+                self._log.error("job.timed_out", **self._delivery.ids(), limit_seconds=limit, stack=stack)
                 outcome = failed("timed_out", self._delivery.attempt, self._order.attempts_max)
                 say_given_up(self._log, self._delivery, outcome.name)
                 self._end(outcome)
@@ -213,11 +214,3 @@ class LastAttempt:
         except OSError:
             return False
         return not self._is_orphan()
-
-    def _say_timed_out(self, limit_seconds: int) -> None:
-        self._log.error(
-            "job.timed_out",
-            **self._delivery.ids(),
-            limit_seconds=limit_seconds,
-            stack=self._coroutines.stack_of(self._thread_id),
-        )

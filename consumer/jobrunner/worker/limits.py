@@ -90,19 +90,12 @@ class JobLimit:
         is_awaiting = lease.state is State.AWAITING
         if not lease.overdue:
             lease.overdue = True
-            self._say_timed_out(lease)
+            stack = self._awaiting.stack_of(lease)
+            self._log.error("job.timed_out", **lease.delivery.ids(), limit_seconds=self._limit_seconds, stack=stack)
             if is_awaiting:
                 self._awaiting.cancel(lease)
         if is_late or not is_awaiting or self._loop.holder == lease.delivery.message_id:
             self._inbox.ask(ExitCode.JOB_TIMEOUT)
-
-    def _say_timed_out(self, lease: Lease) -> None:
-        self._log.error(
-            "job.timed_out",
-            **lease.delivery.ids(),
-            limit_seconds=self._limit_seconds,
-            stack=self._awaiting.stack_of(lease),
-        )
 
 
 class DescriptorWatch:
