@@ -131,8 +131,7 @@ class Alone:
 
 def _file_of(data: bytes) -> IO[bytes]:
     # In memory where there is such a thing: the file system may be read-only.
-    descriptor = os.memfd_create("order") if LINUX else os.dup(tempfile.TemporaryFile().fileno())  # noqa: SIM115
-    file: IO[bytes] = os.fdopen(descriptor, "w+b")
+    file: IO[bytes] = os.fdopen(os.memfd_create("order"), "w+b") if LINUX else tempfile.TemporaryFile()  # noqa: SIM115
     file.write(data)
     file.seek(0)
     return file

@@ -24,7 +24,7 @@ class Hand:
         *,
         threads: int,
         async_jobs: int = 0,
-        visibility_seconds: float,
+        visibility_seconds: int,
         attempts_max: int | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

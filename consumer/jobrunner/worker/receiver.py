@@ -98,7 +98,7 @@ class Receiver:
                 deliveries = self._queue.receive(
                     most=most,
                     wait_seconds=self._wait_seconds,
-                    visibility_timeout_seconds=int(self._hand.visibility_seconds),
+                    visibility_timeout_seconds=self._hand.visibility_seconds,
                 )
             except QueueError:
                 probing = True  # nothing is known of what is there

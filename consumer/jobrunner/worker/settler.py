@@ -60,7 +60,7 @@ class Settler:
                 "job.not_given_up", **delivery.ids(), error=str(error), retry_seconds=outcome.release_seconds
             )
             self._hand.give_back(lease)
-            self.release(lease, Outcome(outcome.name, outcome.release_seconds))
+            self.release(lease, outcome)
             return
         say_given_up(self._log, delivery, outcome.reason)
         self.deletes.add(lease)
