@@ -170,7 +170,7 @@ class Execution:
         """Log a failure; what becomes of it its attribute `retry_seconds` says, if that means something."""
         wanted, more = retry_wanted(error), {}
         how = ("failed", prepared.delivery.attempt, self._attempts_max)
-        if wanted is None or (type(wanted) is int or (type(wanted) is float and not math.isnan(wanted))):
+        if wanted is None or type(wanted) is int or (type(wanted) is float and not math.isnan(wanted)):
             failed = outcome.steered(*how, wanted)
         else:
             failed = outcome.failed(*how)
