@@ -2,14 +2,22 @@
 
 import inspect
 import os
+from collections.abc import Awaitable
 from contextlib import nullcontext
+from typing import Any, Protocol
 
 from jobrunner.app.around import Around
 from jobrunner.app.catalog import Job
-from jobrunner.app.coroutines import Coroutines
 
 #: It keeps nothing, so that all jobs may enter the same one.
 NOTHING_AROUND = nullcontext()
+
+
+class Awaits(Protocol):
+    """Awaits what a job returned: on a loop of ours, or under `inline:` on the caller's."""
+
+    def result_of(self, awaitable: Awaitable[Any]) -> Any:
+        """Give its result; raises what it raises."""
 
 
 class JobDidNotReturn(RuntimeError):
@@ -22,7 +30,7 @@ class Caller:
     None comes back only if the function ran to its end, whatever `--around` makes of errors.
     """
 
-    def __init__(self, *, around: Around | None, coroutines: Coroutines) -> None:
+    def __init__(self, *, around: Around | None, coroutines: Awaits) -> None:
         self._around = around
         self._coroutines = coroutines
 
