@@ -43,7 +43,8 @@ logconfig_dict = {
     "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}},
     "root": {"level": "INFO", "handlers": ["stdout"]},
     "loggers": {
-        "gunicorn.error": {"propagate": True, "handlers": []},
+        # With a handler of its own: uvicorn's worker class copies it for its own lines.
+        "gunicorn.error": {"propagate": False, "handlers": ["stdout"]},
         "gunicorn.access": {"propagate": False},
         "botocore": {"level": "WARNING"},
     },

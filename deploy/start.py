@@ -5,8 +5,8 @@ event listener: a FATAL web leaves a marker and ends supervisord. A FATAL worker
 serve requests must never go down because of a queue.
 
 The stop, in STOP_SECONDS, which must be what the orchestrator gives (Docker: 10): the worker is told
-first and takes 3 at most, then the web server has its share, and what still runs, jobs on their last
-attempt in processes of their own, has what is left.
+first and takes 3 at most (a stuck one is killed after 4), then the web server has its share, and what
+still runs, jobs on their last attempt in processes of their own, has what is left.
 """
 
 import signal
@@ -38,7 +38,7 @@ DEFAULTS = {
 }
 MARKER, LOG = "web-is-fatal", "supervisord.log"
 #: Of the stop time: the worker's part, what gunicorn needs beyond its own limit, and what is kept for the last steps.
-WORKER_SECONDS, GUNICORN_SECONDS, SPARE_SECONDS = 3, 2, 1
+WORKER_SECONDS, GUNICORN_SECONDS, SPARE_SECONDS = 4, 2, 1
 #: supervisord waits for a second, then starts all its programs; later than this they have had their chance.
 STARTING_SECONDS_MAX = 6
 PR_SET_CHILD_SUBREAPER = 36

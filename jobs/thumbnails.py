@@ -13,9 +13,8 @@ def make(key):
     """Make the thumbnail of one upload. Running it again makes the same file again."""
     with _records.progress(key), Image.open(_records.folder("uploads") / key) as picture:
         _pictures.check_size(picture)
-        picture.draft("RGB", SIZE)  # a JPEG is read at a fraction of its size, and never held whole
+        picture.thumbnail(SIZE)  # first: each later step would copy the whole picture; a JPEG is never read whole
         small = ImageOps.exif_transpose(picture).convert("RGB")
-        small.thumbnail(SIZE)
         data = BytesIO()
         small.save(data, "PNG")
         _records.write(_records.folder("thumbnails") / f"{key}.png", data.getvalue())

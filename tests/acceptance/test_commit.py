@@ -13,6 +13,7 @@ import psycopg
 import psycopg.types.json
 import pytest
 from servers import ROOT, client_of, wait_for
+from workers import PROGRAM
 
 from jobrunner import enqueue
 from jobrunner.message import decode
@@ -97,6 +98,57 @@ def received(url):
         "Messages"
     ):
         yield from (decode(message["Body"]) for message in messages)
+
+
+IN_DJANGO = """
+import os
+from urllib.parse import urlsplit
+from django.conf import settings
+parts = urlsplit(os.environ["DATABASE"])
+where = {"NAME": parts.path[1:], "USER": parts.username or "", "HOST": parts.hostname, "PORT": parts.port}
+settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", **where}})
+from django.db import transaction
+from shop import in_django
+in_django.place(1)
+try:
+    with transaction.atomic():
+        in_django.place(2)
+        raise ValueError
+except ValueError:
+    pass
+os.environ["JOBRUNNER_QUEUE_URL"] = "http://127.0.0.1:1/1/jobs"
+in_django.place(3)
+"""
+
+
+def test_in_django_a_job_goes_out_after_the_commit_and_never_after_a_rollback(shop, postgres):
+    """And an SQS that does not answer leaves the order in, and its job for the cron."""
+    environment = {**os.environ, **shop.env, "JOBRUNNER_ENQUEUE_SECONDS": "2"}
+    subprocess.run([sys.executable, "-c", IN_DJANGO], check=True, env=environment)
+    assert [call.params for call in received(shop.queue_url)] == [{"number": 1}]
+    assert postgres.ask("SELECT number FROM orders ORDER BY number") == [(1,), (3,)]
+    assert postgres.ask("SELECT count(*) FROM outbox") == [(1,)]
+
+
+def test_two_that_flush_at_once_take_other_rows_and_one_bad_row_holds_up_nobody(shop, postgres):
+    with psycopg.connect(shop.database) as connection:
+        for number in range(250):
+            params = psycopg.types.json.Jsonb({"number": number})
+            connection.execute("INSERT INTO outbox (method, params) VALUES ('orders.ship', %s)", [params])
+        connection.execute("INSERT INTO outbox (method, params) VALUES ('no name', '{}')")
+    command = [sys.executable, "-c", "from jobs import outbox; outbox.flush()"]
+    both = [subprocess.Popen(command, env={**os.environ, **shop.env}, cwd=shop.folder) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert sorted(call.params["number"] for call in received(shop.queue_url)) == list(range(250))
+    assert postgres.ask("SELECT method FROM outbox") == [("no name",)]
+
+
+def test_the_pages_cron_is_one(shop, monkeypatch):
+    page = (ROOT / "docs" / "outbox.md").read_text()
+    shop.write("jobs/crons.toml", pages.blocks(page, "toml")[0])
+    command = [*PROGRAM, "crons", "list", "--app-dir", str(shop.folder)]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **shop.env}).stdout
+    assert "outbox.flush" in listed
 
 
 @pytest.mark.long

@@ -1,9 +1,13 @@
 """The deploy files, as far as they can be checked without an engine to run them."""
 
 import configparser
+import importlib.util
+import json
 import re
+import runpy
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -21,10 +25,53 @@ def supervisord():
     return parser
 
 
-def test_supervisord_waits_longer_than_our_stop_takes():
+def start():
+    spec = importlib.util.spec_from_file_location("start_of_a_test", ROOT / "deploy" / "start.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["start.py", "--listen"])  # else it would take the signals of this process
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_the_shares_of_the_stop_add_up_and_are_those_of_the_page():
+    """Also where the worker is stuck: what supervisord waits for it is its whole share."""
     longest = stop.GRACE_SECONDS + stop.SETTLE_SECONDS
-    assert longest < 3
-    assert int(supervisord()["program:jobrunner"]["stopwaitsecs"]) > longest + 3
+    worker, gunicorn, spare = (getattr(start(), f"{name}_SECONDS") for name in ("WORKER", "GUNICORN", "SPARE"))
+    assert longest + 1 < int(supervisord()["program:jobrunner"]["stopwaitsecs"]) == worker
+    table = (ROOT / "docs" / "running.md").read_text().split("### The stop")[1].split("### ")[0]
+    rows = [line.split(" | ")[-2:] for line in table.splitlines() if line.startswith("| ")][1:]
+    for column, total in ((0, 10), (1, 30)):
+        shares = [int(row[column].strip(" |")) for row in rows]
+        web = total - worker - gunicorn - spare
+        assert shares == [worker, web, gunicorn, spare, total - spare, total]
+
+
+def test_every_line_of_gunicorn_is_json_also_uvicorns():
+    """Uvicorn's worker class takes the handlers of `gunicorn.error` for its own loggers, and nothing else."""
+    settings = runpy.run_path(str(ROOT / "deploy" / "gunicorn.conf.py"))
+    handlers = settings["logconfig_dict"]["loggers"]["gunicorn.error"]["handlers"]
+    assert [settings["logconfig_dict"]["handlers"][name]["formatter"] for name in handlers] == ["json"]
+
+
+def test_what_waits_outlives_its_stack():
+    class Loader(yaml.SafeLoader):
+        """Takes CloudFormation's own tags."""
+
+    Loader.add_multi_constructor("!", lambda *_: None)
+    found = yaml.load((ROOT / "deploy" / "aws" / "jobrunner.yaml").read_text(), Loader)["Resources"]
+    kept = {name for name, each in found.items() if each.get("DeletionPolicy") == "RetainExceptOnCreate"}
+    assert kept == {"Jobs", "DeadLetters", "Later"}
+
+
+def test_a_bucket_that_has_no_configuration_gets_one():
+    """The CLI prints nothing at all for it."""
+    (words,) = re.findall(r"jq -s '(.+)' notifications.json", (ROOT / "docs" / "events.md").read_text())
+    for before, after in (("", {}), ('{"QueueConfigurations": []}', {"QueueConfigurations": []})):
+        if shutil.which("jq") is None:
+            pytest.skip("no jq here")
+        answer = subprocess.run(["jq", "-s", words], input=before, capture_output=True, text=True, check=True).stdout
+        assert json.loads(answer) == {**after, "EventBridgeConfiguration": {}}
 
 
 def test_lines_go_to_the_containers_stdout_unrotated():

@@ -31,7 +31,7 @@ SUPERVISORD_PLACES = (
 )
 READ_SECONDS = 5.0
 #: Our stop takes under 3 s; supervisord kills what takes longer than its own time.
-STOP_SECONDS = 5
+STOP_SECONDS = 4
 
 
 def run(options: Mapping[str, Any], crons_path: Path | None) -> Iterator[Finding]:
@@ -237,9 +237,7 @@ def _supervisord(app_dir: Path) -> Iterator[Finding]:
         seconds = section.get("stopwaitsecs", "10")
         if seconds.isdecimal() and int(seconds) < STOP_SECONDS:
             why = "supervisord kills us before we have handed running jobs back"
-            yield Finding(
-                "warn", f"{path} [{name}]", f"stopwaitsecs={seconds}", why, f"stopwaitsecs={2 * STOP_SECONDS}"
-            )
+            yield Finding("warn", f"{path} [{name}]", f"stopwaitsecs={seconds}", why, f"stopwaitsecs={STOP_SECONDS}")
         elif section.get("stopsignal", "TERM").removeprefix("SIG") not in ("TERM", "INT"):
             why = "only TERM and INT hand running jobs back"
             yield Finding("warn", f"{path} [{name}]", f"stopsignal={section['stopsignal']}", why, "stopsignal=TERM")
