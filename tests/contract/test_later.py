@@ -168,7 +168,7 @@ def test_of_many_it_is_said_which_were_made(url, monkeypatch):
         made.append(job_id)
 
     monkeypatch.setattr(later, "schedule", schedule)
-    with pytest.raises(EnqueueError, match="3 of 5 jobs were not sent.*quota") as caught:
+    with pytest.raises(EnqueueError, match="of 5 jobs 3 were not sent.*quota") as caught:
         enqueue_many([("a", [number]) for number in range(5)], at=in_three_days())
     assert (caught.value.sent, caught.value.not_sent, caught.value.unknown) == ([0, 1], [2, 3, 4], [])
 

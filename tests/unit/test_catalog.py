@@ -133,8 +133,13 @@ def test_no_such_module_and_a_module_that_fails_are_told_apart(app):
             "quits.py": "raise SystemExit(3)",
             "pack/__init__.py": "",
             "pack/bad.py": "import pack.missing",
+            "circle/__init__.py": "",
+            "circle/jobs.py": "from circle import web\ndef ship(): pass",
+            "circle/web.py": "import circle.jobs\ncircle.jobs.ship",
         }
     )
+    with pytest.raises(AppImportFailed, match=r"import each other\. .*enqueue\(\"orders\.ship\", \.\.\.\)"):
+        catalog.load("circle")
     with pytest.raises(NoSuchModule, match="no module 'nothing' in .*--module.*--app-dir"):
         catalog.load("nothing")
     with pytest.raises(NoSuchModule):

@@ -169,7 +169,7 @@ def test_many_say_exactly_what_was_sent_what_not_and_what_is_unknown(queue):
         *[QueueError("answer lost")] * 3,  # the second ten: nobody knows
         RequestRefused("no"),  # the third: SQS did nothing
     ]
-    with pytest.raises(EnqueueError, match=r"11 of 35 jobs were not sent, 10 may have been") as caught:
+    with pytest.raises(EnqueueError, match=r"of 35 jobs 11 were not sent, 10 may have been") as caught:
         enqueue_many(("a", None) for _ in range(35))
     error = caught.value
     assert error.not_sent == [1, *range(20, 30)]

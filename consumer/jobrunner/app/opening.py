@@ -72,7 +72,7 @@ def import_failed(name: str, error: BaseException) -> AppImportFailed:
 def _cure(error: BaseException) -> str:
     if type(error).__name__ in ("AppRegistryNotReady", "ImproperlyConfigured"):
         return "A Django project is set up by --django and its settings, such as --django shop.settings\n"
-    if "partially initialized module" not in str(error):
+    if not any(words in str(error) for words in ("partially initialized module", "circular import")):
         return ""
     return (
         "The web app and its jobs import each other. Let one of them not: in the web app name the job by text, "

@@ -161,7 +161,8 @@ def _of(message_ids: set[str]) -> "Callable[[DeadLetter], bool]":
 @contextmanager
 def _progress(label: str, length: int) -> "Iterator[Callable[[int], None]]":
     """Draw a bar on stderr, where a person sees it and a pipe does not."""
-    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+    hidden = not (length and sys.stderr.isatty())
+    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=hidden) as bar:
         yield bar.update
         bar.update((bar.length or 0) - bar.pos)  # SQS's count is about right: done is done
 

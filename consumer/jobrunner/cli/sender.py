@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from jobrunner.cli import options
-from jobrunner.errors import AppError, BadParams, NoSuchModule, SettingsError, UnknownMethod
+from jobrunner.errors import AppError, BadParams, MalformedMessage, NoSuchModule, SettingsError, UnknownMethod
 from jobrunner.message import DECODER
 from jobrunner.settings import check_queue_url
 
@@ -106,6 +106,8 @@ def _check(method: str, params: Any, **app: Any) -> None:
 def _json(text: str) -> Any:
     try:
         return DECODER.decode(text)
+    except MalformedMessage as error:
+        raise SettingsError(f"PARAMS_JSON {text!r}: {error}; the worker would refuse it") from None
     except ValueError as error:
         raise SettingsError(
             f"PARAMS_JSON {text!r} is not JSON: {error}. Quote it for the shell: '{{\"n\": 1}}'"

@@ -113,7 +113,7 @@ def of_dead_letters(values: Values, dead: Values, *, dead_url: str, queue_url: s
 def of_methods(module: str, count: int) -> Finding:
     """Judge whether a module has anything that messages may call."""
     if count:
-        return Finding("ok", "module", f"{module}: {count} methods")
+        return Finding("ok", "module", f"{module}: {count} method{'' if count == 1 else 's'}")
     why = "every message would be an unknown method"
     cure = f"write public functions in {module}, or name another --module"
     return Finding("error", "module", f"{module}: no methods", why, cure)
@@ -183,7 +183,7 @@ def _attempts(values: Values, queue_url: str, mend: Callable[..., str]) -> Findi
     attempts = int(redrive["maxReceiveCount"])
     if attempts >= ATTEMPTS_GOOD:
         return Finding("ok", "attempts", f"{attempts} (maxReceiveCount)")
-    why = "each receive spends one, also one that a deploy hands back or a dying worker takes along"
+    why = "each receive spends an attempt: also that of a job which a deploy hands back, or whose worker dies"
     cure = mend(RedrivePolicy=json.dumps({**redrive, "maxReceiveCount": 10}))
     return Finding(
         "error" if attempts < ATTEMPTS_LEAST else "warn", "attempts", f"{attempts} (maxReceiveCount)", why, cure

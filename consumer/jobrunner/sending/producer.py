@@ -153,7 +153,7 @@ def _check_sent(ids: list[str], results: list[delivery.Sent]) -> None:
         failed = {*not_sent, *unknown}
         reason = next(result[2] for result in results if result[2])
         raise EnqueueError(
-            f"{len(not_sent)} of {len(ids)} jobs were not sent, {len(unknown)} may have been: {reason}",
+            f"of {len(ids)} jobs {len(not_sent)} were not sent, {len(unknown)} may have been: {reason}",
             sent=[index for index in range(len(ids)) if index not in failed],
             not_sent=not_sent,
             unknown=unknown,
