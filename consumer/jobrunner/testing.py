@@ -23,6 +23,7 @@ from jobrunner.sending.how import How
 
 __all__ = ["Enqueued", "Jobs", "enqueued"]
 RUNS_MAX = 10_000
+QUEUE_URL = "JOBRUNNER_QUEUE_URL"
 #: The queue of what is collected, where none is named.
 NOWHERE = "https://sqs.us-east-1.amazonaws.com/000000000000/enqueued"
 
@@ -108,11 +109,19 @@ class _Collecting:
         """Collect into this list from now on."""
         with self._lock:
             if not self._lists:
-                told = {"JOBRUNNER_QUEUE_URL": os.environ.get("JOBRUNNER_QUEUE_URL") or NOWHERE}
-                self._ways_back.enter_context(patch.dict(os.environ, told))
+                self._name_a_queue()
                 self._ways_back.enter_context(patch.object(delivery, "deliver", self._collect))
                 self._ways_back.enter_context(patch.object(later, "take_back", self._take_back))
             self._lists.append(jobs)
+
+    def _name_a_queue(self) -> None:
+        if had := os.environ.get(QUEUE_URL):
+            return
+        os.environ[QUEUE_URL] = NOWHERE
+        if had is None:
+            self._ways_back.callback(os.environ.pop, QUEUE_URL, None)
+        else:
+            self._ways_back.callback(os.environ.update, {QUEUE_URL: had})
 
     def end(self, jobs: Jobs) -> None:
         """Do so no more."""

@@ -25,13 +25,20 @@ from jobrunner.worker.execution import Execution
 def run(log, metrics):
     """Run a function as a job would be: gives the outcome's name."""
 
-    def run(function, params=None, *, around=None, body=None, attempt=1, result_of=None, **call):
+    def run(function, params=None, *, around=None, body=None, attempt=1, result_of=None, says_all=False, **call):
         catalog = Catalog(module="jobs", jobs={"job": Job.of("job", function)}, left_out={})
         around = Around(around, name="web:app") if around else None
         caller = Caller(around=around, coroutines=SimpleNamespace(result_of=result_of))
         execution = Execution(
-            catalog=catalog, caller=caller, attempts_max=5, is_stopping=lambda: False, metrics=metrics, log=log
+            catalog=catalog,
+            caller=caller,
+            attempts_max=5,
+            is_stopping=lambda: False,
+            says_all=says_all,
+            metrics=metrics,
+            log=log,
         )
+        run.again = lambda: execution.run(execution.prepare(delivery))
         text = body or encode(Call(method="job", params=params or {}, **call))
         delivery = Delivery(message_id="m-1", receipt_handle="h", body=text, attempt=attempt, sent_at=time.time() - 2)
         return execution.run(execution.prepare(delivery))
@@ -314,3 +321,10 @@ def test_where_around_gives_no_context_manager_jobs_are_kept_for_the_next_start(
         assert (ended.name, 22 <= ended.release_seconds <= 30) == ("around_broken", True)
     line, *_ = events.named("around.broken")
     assert line["error"].startswith("--around 'web:app' gave 5, which is no context manager, so the job did not run")
+
+
+def test_an_around_that_is_wrong_is_said_once_also_where_somebody_looks_on(run, events):
+    """Each job meets the same one; an unknown method is another each time."""
+    run(lambda: None, around=lambda: 5, says_all=True)
+    run.again()
+    assert len(events.named("around.broken")) == 1

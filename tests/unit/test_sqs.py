@@ -216,6 +216,16 @@ def test_an_expired_login_is_denied_access_too():
             sqs.asked(expired)
 
 
+def test_any_other_error_of_a_client_is_an_sqs_that_did_not_answer():
+    """A thread of a worker would end with it, and the worker with the thread."""
+
+    def broken():
+        raise RuntimeError("something of botocore's")
+
+    with pytest.raises(errors.QueueError, match="did not answer: something of botocore's"):
+        sqs.asked(broken)
+
+
 def test_the_arn_of_a_queue_beside_aws_is_its_own_word(monkeypatch):
     class Client:
         def get_queue_attributes(self, **_):

@@ -280,3 +280,10 @@ def test_what_scheduler_would_refuse_is_refused_here(ran, monkeypatch):
             with pytest.raises(SettingsError, match="1 to 64 letters"):
                 enqueue("thank", [1], at=at, id="a b", queue_url=queue_url)
     assert cancel("anything", queue_url="inline:") is False
+
+
+def test_what_the_code_under_test_does_to_the_environment_stays(ran, monkeypatch):
+    monkeypatch.setenv("OF_A_TEST", "before")
+    with enqueued():
+        monkeypatch.setenv("OF_A_TEST", "after")
+    assert os.environ["OF_A_TEST"] == "after"

@@ -254,11 +254,9 @@ def asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Ma
         raise no_credentials(error) from error
     except ParamValidationError as error:
         raise RequestRefused(f"not sent: {error}") from error
-    except RuntimeError as error:
-        if "credentials" not in str(error):  # botocore's word for some that are old although they were refreshed
-            raise
-        raise no_credentials(error) from error
-    except (BotoCoreError, ResponseParserError, OSError) as error:
+    except (BotoCoreError, ResponseParserError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "credentials" in str(error):  # botocore: old although refreshed
+            raise no_credentials(error) from error
         raise QueueError(f"SQS did not answer: {error}{_laptop(str(error))}") from error
 
 

@@ -135,7 +135,8 @@ class Execution:
         if error is not None:
             self._metrics.event("unknown_method")  # without its name: anybody may make up any number of them
             unknown = outcome.unknown_method(delivery.attempt, self._attempts_max)
-            return self._refused(prepared, unknown) if self._is_news(call.method) else unknown
+            is_said = self._says_all or self._is_news(call.method)
+            return self._refused(prepared, unknown) if is_said else unknown
         prepared.queue_ms = max(0, round((time.time() - delivery.sent_at) * 1000))
         if _is_too_old(call, delivery):
             self._log.warning("job.expired", queue_ms=prepared.queue_ms, max_age_seconds=call.max_age_seconds)
@@ -199,9 +200,7 @@ class Execution:
         return refused
 
     def _is_news(self, method: str) -> bool:
-        """Tell whether this unknown name was not logged within the last minute, or is to be said each time."""
-        if self._says_all:
-            return True
+        """Tell whether this unknown name was not logged within the last minute."""
         now = time.monotonic()
         if now - self._unknown_logged_at.get(method, -UNKNOWN_LOG_SECONDS) < UNKNOWN_LOG_SECONDS:
             return False
