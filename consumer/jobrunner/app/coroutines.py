@@ -65,7 +65,7 @@ class Coroutines:
         else:
             self._awaited[thread_id] = awaitable
             try:
-                result, error = asyncio.run_coroutine_threadsafe(_caught(awaitable), self._loop).result()
+                result, error = result_on(self._loop, awaitable)
             finally:
                 del self._awaited[thread_id]
         if error is not None:
@@ -116,6 +116,11 @@ def stack_of_thread(thread_id: int) -> str:
     """Show where a thread stands."""
     frame = sys._current_frames().get(thread_id)
     return "".join(traceback.format_stack(frame)) if frame else "the thread has ended"
+
+
+def result_on(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """Await on a loop of another thread; gives the result, or what was raised."""
+    return asyncio.run_coroutine_threadsafe(_caught(awaitable), loop).result()
 
 
 async def _caught(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:

@@ -67,7 +67,7 @@ def describe(crons: Iterable[Cron]) -> Iterator[str]:
 def warnings(crons: Iterable[Cron]) -> Iterator[str]:
     """Say which ticks a worker may drop although nothing was late."""
     for cron in crons:
-        if cron.max_age_seconds and cron.max_age_seconds < file.AGE_SECONDS_GOOD:
+        if cron.drops_healthy_ticks():
             good = f"make max_age_seconds {file.AGE_SECONDS_GOOD} or more"
             yield f"warning: a tick of {cron.name} may come a minute late: {good}"
 

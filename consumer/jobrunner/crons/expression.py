@@ -58,6 +58,16 @@ class Field:
             found.update(self._item(item))
         return tuple(sorted(found))
 
+    def unwrapped(self, text: str) -> str:
+        """Write a list with each range that ends before it begins as its numbers; raises ScheduleError."""
+        return ",".join(self._unwrapped(item) for item in text.split(","))
+
+    def _unwrapped(self, item: str) -> str:
+        first, dash, rest = item.partition("-")
+        if dash and self.number(first) > self.number(rest.partition("/")[0]):
+            return ",".join(map(str, self.numbers(item)))
+        return item
+
     def _item(self, item: str) -> Iterator[int]:
         span, slash, step = item.partition("/")
         if slash and not self.steps:
@@ -253,7 +263,8 @@ def _from_unix(fields: list[str]) -> str:
         by_week = re.sub(r"[0-7]", lambda day: str(int(day[0]) % 7 + 1), week_days)
         if re.search(r"(\d)-\1", by_week):
             return ""  # 0-7: every day, and no longer a range once both are Sunday
-        by_week = re.sub(r"(\d)-(\d)", _unwrapped, by_week)
+        with suppress(ScheduleError):  # what no list is has no meaning below either
+            by_week = WEEKDAY.unwrapped(by_week)
         inners = [f"{minutes} {hours} {ANY} {months} {by_week} *"]
         if month_days.startswith("*") and month_days != "*":
             return ""  # both days at once, which AWS has no words for
@@ -264,10 +275,6 @@ def _from_unix(fields: list[str]) -> str:
             _cron("", inner, ZoneInfo("UTC"))
         return f". What a crontab calls {' '.join(fields)!r} is {' and '.join(f'cron({inner})' for inner in inners)}"
     return ""
-
-
-def _unwrapped(span: re.Match[str]) -> str:
-    return span[0] if span[1] < span[2] else ",".join(map(str, WEEKDAY.numbers(span[0])))
 
 
 def _rate(text: str, inner: str, zone: ZoneInfo) -> Rate:

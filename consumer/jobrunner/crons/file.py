@@ -63,6 +63,10 @@ class Cron:
             max_age_seconds=self.max_age_seconds,
         )
 
+    def drops_healthy_ticks(self) -> bool:
+        """Tell whether a worker may find a tick too old that came within its minute."""
+        return self.max_age_seconds is not None and self.max_age_seconds < AGE_SECONDS_GOOD
+
     def next(self, after: datetime, count: int) -> list[datetime]:
         """Give the next fires, in UTC; none if it is disabled or never fires again."""
         return list(islice(self.schedule.after(after), count)) if self.enabled else []

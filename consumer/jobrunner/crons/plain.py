@@ -4,7 +4,7 @@ AWS writes its examples in capitals, with ranges that end after they begin, and 
 database. Nobody here knows whether it takes the rest, or gives it back in another form than it was sent in.
 """
 
-from jobrunner.crons.expression import DAY, HOUR, MINUTE, MONTH, WEEKDAY, YEAR, Cron, Field, Schedule
+from jobrunner.crons.expression import DAY, HOUR, MINUTE, MONTH, WEEKDAY, YEAR, Cron, Schedule
 
 #: IANA keeps these names as links to others.
 ZONES = {
@@ -28,21 +28,9 @@ def text_of(schedule: Schedule) -> str:
     if not isinstance(schedule, Cron):
         return schedule.text
     fields = zip((MINUTE, HOUR, DAY, MONTH, WEEKDAY, YEAR), schedule.text[len("cron(") : -1].split(), strict=True)
-    return f"cron({' '.join(as_lists(field, text) for field, text in fields)})"
+    return f"cron({' '.join(field.unwrapped(text.upper()) for field, text in fields)})"
 
 
 def zone_of(schedule: Schedule) -> str:
     """Name its time zone as IANA does today."""
     return ZONES.get(schedule.zone.key, schedule.zone.key)
-
-
-def as_lists(field: Field, text: str) -> str:
-    """Write one field so."""
-    return ",".join(_as_list(field, item) for item in text.upper().split(","))
-
-
-def _as_list(field: Field, item: str) -> str:
-    first, dash, rest = item.partition("-")
-    if dash and field.number(first) > field.number(rest.partition("/")[0]):
-        return ",".join(map(str, field.numbers(item)))
-    return item

@@ -99,15 +99,14 @@ class Scheduler:
     def apply(self, changes: Iterable[Change]) -> list[str]:
         """Carry changes out, each for itself; returns what failed. To plan and apply again does the rest."""
         failures: list[str] = []
-        left = list(changes)
-        while left:
-            change = left.pop(0)
+        left = iter(changes)
+        for change in left:
             try:
                 self._apply(change)
             except JobrunnerError as error:
                 failures.append(f"{change.name}: {error}")
                 if change.schedule is None and change.kind == "create":
-                    return failures + [f"{each.name}: not tried without the group" for each in left if each.schedule]
+                    failures += [f"{each.name}: not tried without the group" for each in left if each.schedule]
         return failures
 
     def _apply(self, change: Change) -> None:

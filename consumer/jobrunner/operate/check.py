@@ -188,7 +188,7 @@ def _crons(path: Path, jobs: Catalog) -> Iterator[Finding]:
     yield Finding("ok", "crons", f"{len(crons)}, {sum(cron.enabled for cron in crons)} of them enabled")
     now = datetime.now(UTC)
     for cron in crons:
-        if cron.max_age_seconds and cron.max_age_seconds < file.AGE_SECONDS_GOOD:
+        if cron.drops_healthy_ticks():
             why = "Scheduler fires anywhere within the minute that is due: healthy ticks would be dropped"
             cure = f"max_age_seconds = {file.AGE_SECONDS_GOOD} or more under [{cron.name}]"
             yield Finding("warn", "crons", f"{cron.name}: max_age_seconds = {cron.max_age_seconds}", why, cure)

@@ -42,13 +42,14 @@ def deliver(url: str, messages: list[tuple[str, str]], how: How) -> list[Sent]:
 def _schedule_all(url: str, messages: list[tuple[str, str]], at: datetime, group: str | None) -> list[Sent]:
     """Make one after another; once one was not answered, all others share the budget."""
     results: list[Sent] = []
+    failed: QueueError | None = None
     seconds = budget.told()
     deadline = time.monotonic() + seconds * budget.LAST_TRY_SHARE
     for index, message in enumerate(messages):
-        failed = next((error for _, _, error in results if error), None)
         if failed and time.monotonic() > deadline:
             return [*results, (list(range(index, len(messages))), [], failed)]
         results.append(_schedule(url, index, message, at, group, seconds))
+        failed = results[-1][2] or failed
     return results
 
 

@@ -14,7 +14,7 @@ from jobrunner import current
 from jobrunner.app import catalog
 from jobrunner.app.around import Around
 from jobrunner.app.calling import Awaits, Caller
-from jobrunner.app.coroutines import Coroutines
+from jobrunner.app.coroutines import Coroutines, result_on
 from jobrunner.message import Delivery, decode
 
 URL = "inline:"
@@ -30,7 +30,10 @@ class CallersLoop:
 
     def result_of(self, awaitable: Awaitable[Any]) -> Any:
         """Give its result; raises what it raises."""
-        return asyncio.run_coroutine_threadsafe(_awaited(awaitable), self._loop).result()
+        result, error = result_on(self._loop, awaitable)
+        if error is not None:
+            raise error
+        return result
 
 
 def run(body: str, *, around: Around | None = None) -> None:
@@ -59,10 +62,6 @@ def _awaits() -> Awaits:
     if loop is None or loop is asyncio._get_running_loop():  # noqa: SLF001 - documented: never raises
         return _coroutines(os.getpid())
     return CallersLoop(loop)
-
-
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
 
 
 @lru_cache(maxsize=1)

@@ -114,11 +114,11 @@ def enqueue_many(
 
 
 def _numbered(index: int, call: Any, context: Mapping[str, object] | None, at: datetime | None) -> Call:
+    method, params = pair(index, call)
     try:
-        return call_of(*pair(index, call), context, at=at)
+        return call_of(method, params, context, at=at)
     except JobrunnerError as error:
-        if not str(error).startswith("calls["):
-            error.args = (f"calls[{index}]: {error}",)
+        error.args = (f"calls[{index}]: {error}",)
         raise
 
 
