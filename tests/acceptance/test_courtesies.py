@@ -1,6 +1,5 @@
 """Health and lines are courtesies: one that cannot be had is said once and ends nothing."""
 
-import json
 import os
 import subprocess
 import time
@@ -41,10 +40,19 @@ def test_a_folder_of_the_status_files_name_stops_no_start(app, tmp_path):
 
 def test_the_status_file_says_that_the_worker_stops(app, tmp_path):
     status = tmp_path / "status.json"
-    app.write_jobs("def leak(): HOARD.append(bytearray(200_000_000))\nHOARD = []\n")
+    app.write_jobs("""
+def leak(): HOARD.append(bytearray(200_000_000))
+HOARD = []
+def hold():
+    note("held")
+    while not (HERE / "seen").exists(): time.sleep(0.1)
+""")
     worker = app.consume("--status-file", status, "--max-memory-mb", 150)
-    app.enqueue(("nap", {"seconds": 9}), ("leak", {}))
-    wait_for(lambda: status.exists() and json.loads(status.read_text())["state"] == "stopping")
+    app.enqueue(("hold", {}))
+    wait_for(lambda: app.notes() == ["held"], what=lambda: str(worker))
+    app.enqueue(("leak", {}))
+    wait_for(lambda: '"stopping"' in status.read_text(), what=lambda: f"{status.read_text()}\n{worker}")
+    (app.folder / "seen").touch()
     assert worker.end(20) == 9
     assert len(worker.named("memory.limit")) == 1
 
