@@ -76,8 +76,8 @@ class App:
     def counts(self, **which):
         return counts(self.queue_url, **which)
 
-    def wait_until_empty(self, seconds=30):
-        wait_for(lambda: self.counts() == (0, 0, 0), seconds, f"an empty queue, not {self.counts()}")
+    def wait_until_empty(self, seconds=60):
+        wait_for(lambda: self.counts() == (0, 0, 0), seconds, lambda: f"an empty queue, not {self.counts()}")
 
 
 @pytest.fixture

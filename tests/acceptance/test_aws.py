@@ -136,7 +136,7 @@ def test_check_crons_and_a_job_work_on_what_the_template_made(stack):
     assert later() == [f"later.{stack['App']}-production"], "no command for crons touches what waits for later"
     jobrunner("enqueue", "newsletter.write", "--queue-url", url)
     worker = Worker("consume", "--queue-url", url, "--stop-when-empty", "--wait-seconds", "1", cwd=ROOT)
-    assert worker.end(30) == 0, str(worker)
+    assert worker.end() == 0, str(worker)
     assert [line["method"] for line in worker.named("job.done")] == ["newsletter.write"]
     assert not worker.named("check.finding")
 

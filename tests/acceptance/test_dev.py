@@ -48,7 +48,7 @@ def test_what_it_prints_is_enough_for_another_terminal_and_ctrl_c_stops_all(dev,
     enqueue("say", ["hello"])
     wait_for((tmp_path / "said").exists)
     os.killpg(worker.process.pid, signal.SIGINT)  # as a terminal sends it: to all of the group, once
-    assert worker.end(10) == 0
+    assert worker.end() == 0
     assert worker.named("worker.stopped"), str(worker)
 
 
@@ -80,7 +80,7 @@ def test_the_command_gets_the_environment_and_its_end_ends_all(dev, tmp_path):
         "from os import environ as e; assert e['AWS_ENDPOINT_URL_SQS'] in e['JOBRUNNER_QUEUE_URL']; raise SystemExit(7)"
     )
     worker = dev(sys.executable, "-c", script)
-    assert worker.end(20) == 7, str(worker)
+    assert worker.end() == 7, str(worker)
 
 
 CHAIN = """
@@ -204,7 +204,7 @@ def test_ctrl_c_at_its_start_is_no_traceback(tmp_path, after_seconds):
     wait_for(lambda: "jobrunner" in psutil.Process(worker.process.pid).cmdline())
     time.sleep(after_seconds)
     os.killpg(worker.process.pid, signal.SIGINT)
-    worker.end(10)
+    worker.end()
     # Python itself, before it has come to our first line, prints one.
     ours = [line for line in worker.other if "File" in line and "jobrunner/" in line]
     assert not [line for line in ours if "__init__.py" not in line and "__main__.py" not in line], str(worker)

@@ -120,7 +120,7 @@ def test_a_job_that_blocks_the_loop_is_the_only_one_over_its_limit(app):
     time.sleep(1)
     app.enqueue(("block", {"seconds": 60}))
     wait_for(lambda: "start block" in app.notes())
-    assert worker.end(30) == 6, str(worker)
+    assert worker.end() == 6, str(worker)
     assert [line["method"] for line in worker.named("job.timed_out")] == ["block"]
     assert "time.sleep(seconds)" in worker.named("job.timed_out")[0]["stack"]
 

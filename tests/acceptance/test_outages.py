@@ -68,7 +68,7 @@ def test_access_that_is_taken_away_ends_the_process_after_its_time_and_code(app,
     worker = app.consume(env={"AWS_ENDPOINT_URL_SQS": proxy.url})
     worker.wait("worker.ready")
     proxy.fault("denied")
-    assert worker.end(30) == 5, str(worker)
+    assert worker.end() == 5, str(worker)
     assert len(worker.named("sqs.outage")) == 1
 
 

@@ -134,6 +134,6 @@ def runs_as_shown(app, image, environment, queue_url):
         assert "jobrunner:jobrunner_00" in status, "with no more than the image's own variables"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        assert process.wait(20) == 0, log.read_text()
+        assert process.wait(60) == 0, log.read_text()
         cat.wait(20)
         assert not lines.faults_in(log.read_text())

@@ -83,7 +83,7 @@ def test_restart_and_kill_in_the_middle_lose_nothing(page, box):
     for pid in box.worker_pids():
         os.kill(pid, signal.SIGKILL)
     expect(page.locator("li.task.done img")).to_have_count(12, timeout=60_000)
-    wait_for(lambda: counts(box.env["JOBRUNNER_QUEUE_URL"]) == (0, 0, 0), 30)
+    wait_for(lambda: counts(box.env["JOBRUNNER_QUEUE_URL"]) == (0, 0, 0))
 
 
 def test_what_is_no_picture_is_refused_with_the_reason(page, box):

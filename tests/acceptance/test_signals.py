@@ -92,7 +92,7 @@ def test_a_process_that_a_job_leaves_behind_ends_with_the_worker(app):
     # A copy would keep the long poll open after the worker's end, and what it is given would go to nobody.
     assert child.net_connections("inet") == []
     worker.stop()
-    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5)
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_sigterm_to_a_reloading_worker_whose_module_is_broken_ends_it(app):
@@ -102,7 +102,7 @@ def test_sigterm_to_a_reloading_worker_whose_module_is_broken_ends_it(app):
         worker.wait("worker.refused")
         time.sleep(pause)
         worker.signal()
-        worker.end(5)
+        worker.end()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -112,7 +112,7 @@ def test_a_signal_while_it_imports_itself_ends_it_at_once(app, number):
         wait_for(lambda process=worker.process: handles(process.pid, signal.SIGTERM))
         time.sleep(pause - 0.1)
         worker.signal(number)
-        assert worker.end(5) == 0
+        assert worker.end() == 0
         assert not worker.other, "a traceback, or Aborted!"
 
 
@@ -151,7 +151,7 @@ def test_a_worker_whose_job_closes_every_descriptor_ends_with_a_word(app):
     """Their numbers are given out anew: what is meant for one connection would go into another."""
     worker = app.consume()
     app.enqueue(("close_all", {}))
-    assert worker.end(20) == 8, str(worker)
+    assert worker.end() == 8, str(worker)
     assert worker.named("descriptors.closed") or worker.named("thread.died")
 
 

@@ -124,8 +124,7 @@ def test_sigterm_hands_running_jobs_back_and_they_start_elsewhere_at_once(app):
     other = app.consume()
     wait_for(
         lambda: len([note for note in app.notes() if note.startswith("start long")]) == 8,
-        10,
-        lambda: f"{app.notes()} {worker}\n{other}",
+        what=lambda: f"{app.notes()} {worker}\n{other}",
     )
     other.kill()
 
@@ -137,7 +136,7 @@ def test_a_second_signal_ends_it_at_once(app):
     worker.signal(signal.SIGINT)
     worker.wait("worker.stopping")
     worker.signal(signal.SIGINT)
-    assert worker.end(2) == 10
+    assert worker.end() == 10
     assert sum(app.counts()) == 1
 
 
