@@ -18,6 +18,7 @@ class FakeQueue:
         self.released = []
         self.requests = 0
         self.buried = []
+        self.sent = []
 
     def _answer(self, handles):
         self.requests += 1
@@ -28,6 +29,11 @@ class FakeQueue:
     def delete(self, handles):
         refusals = self._answer(handles)
         self.deleted += [handle for index, handle in enumerate(handles) if index not in refusals]
+        return refusals
+
+    def send_anew(self, copies):
+        refusals = self._answer([body for body, _ in copies])
+        self.sent += [copy for index, copy in enumerate(copies) if index not in refusals]
         return refusals
 
     def bury(self, delivery, reason):

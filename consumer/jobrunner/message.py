@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -69,6 +69,11 @@ class Delivery:
             "job_id": (call and call.id) or self.message_id,
             "attempt": self.attempt,
         }
+
+    def body_of_copy(self) -> str:
+        """Write the body so that a copy of the message is the same job; raises MalformedMessage if it is none."""
+        call = decode(self.body)
+        return encode(replace(call, id=call.id or self.message_id))
 
 
 def encode(call: Call) -> str:

@@ -38,8 +38,6 @@ def close_stdout():
     os.close(1)
     sys.stdout = None
 """
-#: After a first failure a message is seen again after about 5 s.
-BACKOFF_SECONDS = 20
 
 
 @pytest.fixture
@@ -54,10 +52,10 @@ def started(app, name, count=1):
     def found():
         return [note.split() for note in app.notes() if note.startswith(f"start {name}")]
 
-    return wait_for(lambda: len(found()) >= count and found(), BACKOFF_SECONDS, lambda: f"{app.notes()}")
+    return wait_for(lambda: len(found()) >= count and found(), what=lambda: f"{app.notes()}")
 
 
-def wait_until_done(app, name, seconds=30):
+def wait_until_done(app, name, seconds=60):
     wait_for(lambda: f"end {name}" in app.notes(), seconds, app.notes)
     wait_for(lambda: app.counts() == (0, 0, 0), seconds, lambda: f"{app.counts()}")
     assert app.counts(dead=True) == (0, 0, 0)
@@ -120,7 +118,7 @@ def test_it_goes_on_when_its_worker_ends_and_renews_and_deletes_by_itself(last, 
     worker.signal(number)
     assert worker.process.wait(60) == (0 if number == signal.SIGTERM else -9)
     other = last.consume()
-    wait_until_done(last, "x", 60)
+    wait_until_done(last, "x")
     assert last.notes().count("end x") == 1
     assert other.stop()[0] == 0
 
@@ -135,6 +133,23 @@ def test_a_signal_to_the_whole_group_is_not_meant_for_it(last):
     os.killpg(worker.process.pid, signal.SIGTERM)
     assert worker.end() == 0
     wait_until_done(last, "x")
+
+
+def test_those_that_a_stop_finds_waiting_for_their_turn_are_sent_anew_and_none_is_a_dead_letter(last):
+    """Two run at a time, in processes that go on; three wait for a thread's turn."""
+    names = [f"x{number}" for number in range(5)]
+    worker = last.consume()
+    last.enqueue(*[("second", {"name": name, "seconds": 3}) for name in names])
+    started(last, "x", 2)
+    wait_for(lambda: last.counts() == (0, 5, 0), what=lambda: f"{last.counts()} {worker}")
+    code, _ = worker.stop()
+    assert (code, len(worker.named("job.sent_anew"))) == (0, 3), str(worker)
+    other = last.consume()
+    for name in names:
+        wait_until_done(last, name)
+    anew = {line["job_id"] for line in worker.named("job.sent_anew")}
+    assert {line["job_id"] for line in other.named("job.done", method="second")} == anew, "the same jobs"
+    assert len(anew) == 3
 
 
 def test_a_hung_one_without_a_parent_ends_by_its_own_limit(last):
@@ -204,7 +219,7 @@ def test_an_app_folder_that_is_swapped_is_not_the_jobs_failure(last):
     last.enqueue(("fail_once", {"name": "x"}))
     worker.wait("job.failed")
     app_dir.rename(last.folder / "old")
-    worker.wait("alone.not_started", seconds=BACKOFF_SECONDS)
+    worker.wait("alone.not_started")
     wait_for(lambda: counts(last.queue_url) == (0, 0, 0) or sum(counts(last.queue_url, dead=True)))
 
 

@@ -38,9 +38,12 @@ def house(log, metrics):
             self.visibility = Visibility(**common)
             self.settler = Settler(visibility=self.visibility, **common)
 
-        def waiting(self, *handles, attempt=1):
+        def waiting(self, *handles, attempt=1, **more):
             deliveries = [
-                Delivery(message_id=f"m-{handle}", receipt_handle=handle, body="{}", attempt=attempt, sent_at=0)
+                Delivery(
+                    **{"message_id": f"m-{handle}", "receipt_handle": handle, "body": "{}", "sent_at": 0, **more},
+                    attempt=attempt,
+                )
                 for handle in handles
             ]
             return self.hand.received(deliveries, asked=0, held_since=self.clock(), receive_seconds=0.01)
@@ -337,3 +340,36 @@ def test_what_was_handed_back_meanwhile_is_not_put_there_as_well(house, events):
     house.hand.give_up_all(State.RUNNING)
     house.settler.settle(lease, GIVEN_UP)
     assert (house.queue.buried, events.named("job.given_up")) == ([], [])
+
+
+def test_a_last_attempt_that_a_stop_leaves_unrun_has_a_copy_before_it_is_deleted(house, events):
+    leases = house.waiting("a", attempt=5, body='{"method": "m"}', group="g")
+    leases += house.waiting("b", attempt=5, body='{"method": "m", "id": "mine"}')
+    house.settler.send_anew(house.hand.give_up_all(State.WAITING))
+    assert house.queue.sent == [('{"method":"m","id":"m-a"}', "g"), ('{"method":"m","id":"mine"}', None)]
+    assert (house.queue.requests, house.queue.deleted) == (1, [])
+    assert house.settler._delete(list(house.settler.deletes._line)) == []
+    assert (house.queue.deleted, len(house.hand)) == (["a", "b"], 0)
+    assert [line["job_id"] for line in events.named("job.sent_anew")] == ["m-a", "mine"]
+
+
+@pytest.mark.parametrize("down", [True, False])
+def test_a_copy_that_cannot_be_sent_leaves_its_message_to_the_dead_letters(house, events, down):
+    """A body that is no call belongs there, and has no line."""
+    house.waiting("a", attempt=5, body='{"method": "m"}')
+    house.waiting("b", attempt=5)
+    house.queue.refuse = {'{"method":"m","id":"m-a"}': BUSY}
+    house.queue.down = down
+    house.settler.send_anew(house.hand.give_up_all(State.WAITING))
+    house.queue.down = False
+    house.send()
+    assert sorted(house.queue.released) == [("a", 0), ("b", 0)]
+    assert (house.queue.sent, len(house.settler.deletes)) == ([], 0)
+    assert events.one("job.not_sent_anew")["error"] == ("down" if down else "InternalError: busy")
+
+
+def test_copies_are_cut_into_requests_that_sqs_takes(house):
+    body = '{"method": "m", "params": {"text": "%s"}}' % ("x" * 400_000)
+    house.waiting(*"abc", attempt=5, body=body)
+    house.settler.send_anew(house.hand.give_up_all(State.WAITING))
+    assert (len(house.queue.sent), house.queue.requests) == (3, 2)

@@ -86,6 +86,20 @@ def test_what_has_one_attempt_left_is_hidden_from_our_own_last_poll(way_out, mon
     assert [outcome.release_seconds >= 18 for outcome in released] == [True]
 
 
+def test_a_last_attempt_that_waits_for_its_turn_is_sent_anew_and_not_handed_back(way_out, monkeypatch):
+    way, rooms, _, hand, _ = way_out
+    monkeypatch.setattr(stop, "GRACE_SECONDS", 0)
+    waiting = Delivery(message_id="w", receipt_handle="h", body="{}", attempt=10, sent_at=0.0)
+    turn = hand.received([waiting], asked=0, held_since=hand.now(), receive_seconds=0.1)
+    sent = []
+    rooms.send_anew = sent.append
+    rooms.drain = lambda _deadline: rooms.told.append(f"drain after {len(sent)}")
+    with pytest.raises(Ended):
+        way.take(ExitCode.STOPPED)
+    assert (sent, rooms.told.count("release")) == ([turn], 1)
+    assert "drain after 1" in rooms.told
+
+
 def test_sigusr1_while_stopping_still_shows_where_everything_stands(way_out):
     way, rooms, inbox, _, _ = way_out
     inbox.ask(None)

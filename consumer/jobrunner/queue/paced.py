@@ -55,6 +55,10 @@ class PacedQueue:
         """Put a copy among the dead letters; one try, which says nothing of the queue's own state."""
         self._queue.bury(delivery, reason)
 
+    def send_anew(self, copies: Sequence[tuple[str, str | None]]) -> dict[int, Refusal]:
+        """Send bodies, each with its group; one try."""
+        return self._queue.send_anew(copies)
+
     @contextmanager
     def _noted(self, action: Action) -> Iterator[None]:
         try:

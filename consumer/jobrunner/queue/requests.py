@@ -143,10 +143,18 @@ class Queue:
 
         A delay of None is the queue's own: SQS takes a 0 for an order.
         """
-        extra: dict[str, Any] = {"MessageGroupId": group} if group else {}
-        if delay_seconds is not None:
-            extra["DelaySeconds"] = delay_seconds
-        entries = [{"Id": str(index), "MessageBody": body, **extra} for index, body in enumerate(bodies)]
+        extra = {} if delay_seconds is None else {"DelaySeconds": delay_seconds}
+        return self._send([(body, group) for body in bodies], extra)
+
+    def send_anew(self, copies: Sequence[tuple[str, str | None]]) -> dict[int, Refusal]:
+        """Send up to 10 bodies of 1 MiB in all, each with its group; returns the refusals by position."""
+        return self._send(copies, {})
+
+    def _send(self, messages: Sequence[tuple[str, str | None]], extra: Mapping[str, int]) -> dict[int, Refusal]:
+        entries = [
+            {"Id": str(index), "MessageBody": body, **({"MessageGroupId": group} if group else {}), **extra}
+            for index, (body, group) in enumerate(messages)
+        ]
         return refusals(asked(self._working.send_message_batch, QueueUrl=self.url, Entries=entries))
 
     def bury(self, delivery: Delivery, reason: str) -> None:

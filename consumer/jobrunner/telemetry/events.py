@@ -170,6 +170,18 @@ EVENTS = {
         "error retry_seconds",
         of_job=True,
     ),
+    "job.sent_anew": Event(
+        "info",
+        "the worker was told to stop while it waited for the turn of its last attempt: a copy with the same id is on "
+        "the queue, whose attempts are counted from 1",
+        of_job=True,
+    ),
+    "job.not_sent_anew": Event(
+        "error",
+        "the same, but no copy could be sent: it is handed back and becomes a dead letter; `dead retry` sends it again",
+        "error",
+        of_job=True,
+    ),
     "job.unknown_method": Event(
         "error",
         "no such job; once a minute and name, on a terminal each time",

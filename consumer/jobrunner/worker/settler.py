@@ -1,11 +1,14 @@
 """Carries outcomes out: the only place where a message leaves the queue; threads "deleter-N"."""
 
+from collections.abc import Mapping, Sequence
+
 from structlog.typing import FilteringBoundLogger
 
-from jobrunner.errors import QueueError
+from jobrunner.errors import MalformedMessage, QueueError
 from jobrunner.message import Delivery
 from jobrunner.outcome import Outcome, handed_back
 from jobrunner.queue.paced import PacedQueue
+from jobrunner.queue.requests import batches
 from jobrunner.telemetry.metrics import Metrics
 from jobrunner.worker.batches import Batches
 from jobrunner.worker.hand import Hand
@@ -70,6 +73,37 @@ class Settler:
         if outcome.name in UNFINISHED:
             self._metrics.event(outcome.name)
         self._visibility.release(lease, outcome.release_seconds or 0)
+
+    def send_anew(self, leases: Sequence[Lease]) -> None:
+        """Send a copy of each in its place, before it is deleted; blocks for its requests.
+
+        For last attempts that a stop keeps from their end: handed back, each would be a dead letter. What cannot
+        be sent is handed back all the same.
+        """
+        copies = []
+        for lease in leases:
+            try:
+                copies.append((lease, lease.delivery.body_of_copy()))
+            except MalformedMessage:
+                self.release(lease, handed_back(1))  # it belongs among the dead letters
+        for part in batches([len(body) for _, body in copies]):
+            self._send_anew([copies[index] for index in part])
+
+    def _send_anew(self, copies: Sequence[tuple[Lease, str]]) -> None:
+        try:
+            errors: Mapping[int, object] = self._queue.send_anew(
+                [(body, lease.delivery.group) for lease, body in copies]
+            )
+        except QueueError as error:
+            errors = dict.fromkeys(range(len(copies)), error)
+        for index, (lease, _) in enumerate(copies):
+            if index in errors:
+                self._log.error("job.not_sent_anew", **lease.delivery.ids(), error=str(errors[index]))
+                self.release(lease, handed_back(1))
+            else:
+                self._metrics.event("handed_back")
+                self._log.info("job.sent_anew", **lease.delivery.ids())
+                self.deletes.add(lease)
 
     def hand_back_unstarted(self) -> None:
         """Hand back what could start elsewhere, at each tick of the keeper: nothing is wrong, so none need wait."""

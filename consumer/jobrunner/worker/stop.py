@@ -4,6 +4,7 @@ All of it is a courtesy: SIGKILL in any line loses nothing.
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from queue import Empty
@@ -61,6 +62,7 @@ class WayOut:
         self._metrics = metrics
         self._spans = spans
         self._log = log
+        self._sending: list[threading.Thread] = []
         self.is_taken = False
 
     def take(self, code: ExitCode) -> NoReturn:
@@ -78,6 +80,8 @@ class WayOut:
         self._hand_back(unfinished)
         deadline = time.monotonic() + SETTLE_SECONDS
         flushing = self._spans.flush() if self._spans else None
+        for thread in self._sending:
+            thread.join(max(0, deadline - time.monotonic()))
         self._settler.drain(deadline)
         if unstarted or unfinished:
             self._take_echo(deadline)
@@ -114,11 +118,18 @@ class WayOut:
         return self._recycle_seconds if code is ExitCode.RECYCLED else GRACE_SECONDS
 
     def _hand_back(self, leases: list[Lease]) -> None:
+        """Let others have what did not end here; a last attempt would only become a dead letter: a copy goes."""
+        stranded = [lease for lease in leases if self._hand.is_last_attempt(lease) and not lease.overdue]
+        if stranded:  # on a thread, since SQS may hang
+            thread = threading.Thread(target=self._settler.send_anew, args=(stranded,), name="sender", daemon=True)
+            thread.start()
+            self._sending.append(thread)
         for lease in leases:
             attempt = lease.delivery.attempt
-            # Here without a last attempt in mind: those run in processes of their own.
+            # Here without a last attempt in mind: its copy has others.
             outcome = failed("timed_out", attempt, None) if lease.overdue else handed_back(attempt)
-            self._settler.release(lease, self._out_of_our_hearing(lease, outcome))
+            if lease not in stranded:
+                self._settler.release(lease, self._out_of_our_hearing(lease, outcome))
 
     def _out_of_our_hearing(self, lease: Lease, outcome: Outcome) -> Outcome:
         """Hide a message that has one attempt left until no poll of ours can be given it: that would spend it."""
