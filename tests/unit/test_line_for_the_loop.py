@@ -1,5 +1,6 @@
 """The line of `async def` jobs, on a real loop; what settles them is stood in for."""
 
+import asyncio
 import contextvars
 import threading
 import types
@@ -26,7 +27,7 @@ def house():
             self.hand = Hand(threads=1, async_jobs=2, visibility_seconds=30, attempts_max=5)
             self.coroutines = Coroutines()
             threading.Thread(target=self.coroutines.loop, daemon=True).start()
-            self.died, self.settled, self.in_settle = [], [], threading.Event()
+            self.died, self.settled, self.outcomes, self.in_settle = [], [], [], threading.Event()
             self.awaiting = Awaiting(
                 execution=self,
                 coroutines=self.coroutines,
@@ -40,8 +41,9 @@ def house():
             assert not is_overdue()
             return self.ended
 
-        def settle(self, lease, _outcome):
+        def settle(self, lease, outcome):
             self.settled.append(lease)
+            self.outcomes.append((lease, outcome))
 
         def submit(self, *names):
             deliveries = [
@@ -71,6 +73,29 @@ def test_an_error_of_ours_is_said_and_the_line_goes_on(house, ended):
     wait_for(lambda: house.settled == [second])
     ((thread, error),) = house.died
     assert (thread, type(error)) == ("coroutines", ZeroDivisionError)
+
+
+def test_one_that_another_job_cancels_before_its_first_step_is_handed_back_and_the_line_goes_on(house):
+    async def cancels_all(_prepared, *, is_overdue):
+        if not house.settled:
+            house.submit("c")
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            house.run_on_loop = type(house).run_on_loop.__get__(house)
+        return DONE
+
+    house.awaiting._most, house.run_on_loop = 2, cancels_all
+    gate = threading.Event()
+    house.coroutines.call_soon(gate.wait)  # so that both start in one turn of the loop
+    house.submit("a", "b")
+    gate.set()
+    wait_for(lambda: len(house.settled) == 3)
+    assert [(lease.delivery.message_id, outcome.name) for lease, outcome in house.outcomes] == [
+        ("a", "done"),
+        ("b", "handed_back"),
+        ("c", "done"),
+    ]
+    assert not house.awaiting._tasks
 
 
 def test_a_cancel_that_comes_while_it_is_settled_is_not_an_error_of_ours(house):

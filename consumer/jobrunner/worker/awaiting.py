@@ -3,8 +3,10 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from jobrunner.app.coroutines import Coroutines, stack_of_coroutine
+from jobrunner.outcome import handed_back
 from jobrunner.worker.execution import Execution, Prepared
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.lease import Lease, State
@@ -58,7 +60,9 @@ class Awaiting:
             lease, prepared = self._line.popleft()
             # What waited for too long, or for a process that stops, was handed back meanwhile.
             if self._hand.start(lease, State.AWAITING):
-                self._tasks[lease] = asyncio.create_task(self._run(lease, prepared), context=prepared.context)
+                task = asyncio.create_task(self._run(lease, prepared), context=prepared.context)
+                self._tasks[lease] = task
+                task.add_done_callback(partial(self._ended, lease))
 
     async def _run(self, lease: Lease, prepared: Prepared) -> None:
         try:
@@ -71,6 +75,12 @@ class Awaiting:
             return  # its limit was over while it was settled: the thread goes on with that
         except BaseException as error:  # a task keeps its error to itself
             self._died("coroutines", error)
-        finally:
-            del self._tasks[lease]
+
+    def _ended(self, lease: Lease, task: asyncio.Task[None]) -> None:
+        del self._tasks[lease]
+        try:
+            if task.cancelled():  # by another job, before its first step: nothing of it has run
+                self._settler.settle(lease, handed_back(lease.delivery.attempt))
             self._start_next()
+        except BaseException as error:
+            self._died("coroutines", error)
