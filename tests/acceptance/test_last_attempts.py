@@ -70,19 +70,21 @@ def test_after_a_job_closed_stdout_a_last_attempt_still_runs_and_its_lines_come_
     wait_until_done(last, "x")
 
 
-def test_a_last_attempt_asks_the_queue_for_nothing_and_a_delete_that_fails_is_tried_again(last, proxy):
+def test_a_last_attempt_asks_the_queue_for_nothing_and_goes_on_trying_to_delete_also_when_its_worker_stops(last, proxy):
     worker = last.consume(env={"AWS_ENDPOINT_URL_SQS": proxy.url})
     worker.wait("worker.ready")
+    proxy.fault("denied", actions=["GetQueueAttributes"])
     last.enqueue(("second", {"name": "x", "seconds": 1}))
     started(last, "x")
-    proxy.fault("denied", actions=["GetQueueAttributes"])
     proxy.fault("unavailable", actions=["DeleteMessageBatch"])
     wait_for(lambda: "end x" in last.notes())
-    worker.wait("sqs.outage", action="delete")
-    time.sleep(6)
+    wait_for(lambda: proxy.injected["unavailable"])
+    worker.signal()
+    assert worker.process.wait(60) == 0
+    wait_for(lambda: proxy.injected["unavailable"] > 12, what=lambda: f"longer than one lease: {proxy.injected}")
     proxy.end_faults()
     wait_until_done(last, "x")
-    assert worker.stop()[0] == 0
+    assert not worker.named("alone.not_started")
 
 
 def test_a_neighbour_over_its_limit_does_not_end_a_last_attempt(last):

@@ -121,8 +121,9 @@ class Alone:
 
     def _wait(self, child: subprocess.Popen[bytes]) -> None:
         limit = self._order.settings.job_timeout_seconds
+        settling = self._order.visibility_seconds
         try:
-            child.wait(timeout=limit + SPARE_SECONDS if limit else None)
+            child.wait(timeout=limit + settling + SPARE_SECONDS if limit else None)
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)

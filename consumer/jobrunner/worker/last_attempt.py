@@ -174,7 +174,8 @@ class LastAttempt:
     def _end(self, outcome: Outcome) -> NoReturn:
         """Settle, report, end the process: on the thread that comes here first."""
         self._ending.acquire()
-        deleted = outcome.deletes and self._is_deleted()
+        faulthandler.cancel_dump_traceback_later()
+        deleted = outcome.deletes and self._is_deleted_in_time()
         self._metrics.flush()
         if self._spans and (sending := self._spans.flush()):
             sending.join(FLUSH_SECONDS)
@@ -183,20 +184,23 @@ class LastAttempt:
             self._settle_alone(outcome)
         signals.end(0)
 
+    def _is_deleted_in_time(self) -> bool:
+        """Delete it for as long as a lease holds, before anybody is told: the parent may be about to stop."""
+        ends = time.monotonic() + self._lease.visibility_seconds
+        while not self._is_deleted():
+            if time.monotonic() > max(ends, self._lease.ends_at()):  # our own watch renews it once no parent does
+                return False
+            time.sleep(PAUSE_SECONDS)
+        return True
+
     def _settle_alone(self, outcome: Outcome) -> None:
         """Settle where no parent does; a release is tried once, since the lease's end does the same."""
-        if not outcome.deletes:
-            with contextlib.suppress(QueueError):
-                self._queue.change_visibility([(self._delivery.receipt_handle, outcome.release_seconds or 0)])
+        if outcome.deletes:
+            effect = "the job ran to its end, and its message could not be deleted in time: it is a dead letter"
+            self._log.error("job.lease_lost", **self._delivery.ids(), effect=effect)
             return
-        # The parent's renewals are not known here: for as long as the last of them may have held.
-        ends = time.monotonic() + self._lease.visibility_seconds
-        while time.monotonic() < ends:
-            time.sleep(PAUSE_SECONDS)
-            if self._is_deleted():
-                return
-        effect = "the job ran to its end, and its message could not be deleted in time: it is a dead letter"
-        self._log.error("job.lease_lost", **self._delivery.ids(), effect=effect)
+        with contextlib.suppress(QueueError):
+            self._queue.change_visibility([(self._delivery.receipt_handle, outcome.release_seconds or 0)])
 
     def _is_deleted(self) -> bool:
         try:
