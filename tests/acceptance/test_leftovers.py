@@ -114,7 +114,7 @@ def test_a_job_that_returns_a_coroutine_is_done_when_that_ran(app):
 
 
 def test_a_job_that_blocks_the_loop_is_the_only_one_over_its_limit(app):
-    worker = app.consume("--job-timeout", 4)
+    worker = app.consume("--job-timeout", 8)
     app.enqueue(*[("anap", {"seconds": 60, "name": f"n{n}"}) for n in range(3)])
     wait_for(lambda: len(app.notes()) == 3)
     time.sleep(1)

@@ -28,14 +28,16 @@ class LoopWatch:
         self._coroutines = coroutines
         self._log = log
         self._said = False
+        self._held_since = 0.0
         self.holder: str | None = None
 
     def check(self) -> None:
         """Ask the loop for a sign of life, at each tick."""
         held_seconds = self._coroutines.held_seconds()
         if not held_seconds:
-            self._said, self.holder = False, None
+            self._let_go()
             return
+        self._held_since = self._held_since or time.monotonic() - held_seconds
         self.holder = self._coroutines.holder()
         if held_seconds >= BLOCKED_SECONDS and not self._said:
             self._said = True
@@ -45,6 +47,14 @@ class LoopWatch:
         """Tell whether a job waits only for another job, which holds the loop."""
         on_loop = lease.state is State.AWAITING or self._coroutines.awaits(lease.thread_id)
         return self.holder not in (None, lease.delivery.message_id) and on_loop
+
+    def _let_go(self) -> None:
+        """Take what others waited for the holder off the time of their limits."""
+        if self.holder:
+            for lease in self._hand.all_in(State.AWAITING, State.RUNNING):
+                if self.keeps_waiting(lease):
+                    lease.started_at += time.monotonic() - self._held_since
+        self._said, self._held_since, self.holder = False, 0.0, None
 
     def _say(self, held_seconds: float) -> None:
         on_loop = self._hand.all_in(State.AWAITING, State.RUNNING)
