@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from servers import counts, wait_for
+from servers import wait_for
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -34,6 +34,13 @@ def hang_second():
 def hang():
     note("start neighbour")
     threading.Event().wait()
+def quiet_second():
+    if current_job().attempt == 1:
+        raise ValueError("the first time")
+def close_all_second():
+    if current_job().attempt == 1:
+        raise ValueError("the first time")
+    os.closerange(3, 512)
 def close_stdout():
     os.close(1)
     sys.stdout = None
@@ -85,6 +92,16 @@ def test_a_last_attempt_asks_the_queue_for_nothing_and_goes_on_trying_to_delete_
     proxy.end_faults()
     wait_until_done(last, "x")
     assert not worker.named("alone.not_started")
+
+
+def test_one_that_closes_every_descriptor_and_returns_is_done_and_not_called_a_failure(last):
+    worker = last.consume()
+    last.enqueue(("close_all_second", {}))
+    worker.wait("job.done", method="close_all_second")
+    wait_for(lambda: last.counts() == (0, 0, 0))
+    assert worker.stop()[0] == 0
+    assert (len(worker.named("job.failed")), worker.named("job.given_up")) == (1, []), str(worker)
+    assert last.counts(dead=True) == (0, 0, 0)
 
 
 def test_a_neighbour_over_its_limit_does_not_end_a_last_attempt(last):
@@ -218,11 +235,13 @@ def test_an_app_folder_that_is_swapped_is_not_the_jobs_failure(last):
     app_dir.mkdir()
     (last.folder / "jobs.py").rename(app_dir / "jobs.py")
     worker = last.consume("--app-dir", app_dir)
-    last.enqueue(("fail_once", {"name": "x"}))
+    last.enqueue(("quiet_second", {}))
     worker.wait("job.failed")
     app_dir.rename(last.folder / "old")
     worker.wait("alone.not_started")
-    wait_for(lambda: counts(last.queue_url) == (0, 0, 0) or sum(counts(last.queue_url, dead=True)))
+    worker.wait("job.done", method="quiet_second")
+    wait_for(lambda: last.counts() == (0, 0, 0))
+    assert last.counts(dead=True) == (0, 0, 0)
 
 
 def test_the_last_failure_is_said_and_a_dead_letter_at_once(last):

@@ -1,6 +1,8 @@
 """The parent of a last attempt: what it makes of its child's end."""
 
+import errno
 import os
+import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ from jobrunner.message import Delivery
 from jobrunner.outcome import DONE
 from jobrunner.queue import requests
 from jobrunner.settings import Settings
-from jobrunner.worker import alone, start
+from jobrunner.worker import alone, last_attempt, start
 from jobrunner.worker.alone import Alone
 from jobrunner.worker.hand import Hand
 from jobrunner.worker.last_attempt import Order
@@ -20,9 +22,9 @@ from jobrunner.worker.lease import State
 
 BEGIN = "import json, os, sys; order = json.load(sys.stdin); to = order['report_to'];"
 STARTED = """os.write(to, b'{"started": true}\\n');"""
-FAILED = """os.write(to, b'{"ended": "failed", "release_seconds": 7, "deleted": false}\\n');"""
-DELETED = """os.write(to, b'{"ended": "done", "release_seconds": null, "deleted": true}\\n');"""
-DONE_ONLY = """os.write(to, b'{"ended": "done", "release_seconds": null, "deleted": false}\\n');"""
+FAILED = """os.write(to, b'{"ended": "failed", "release_seconds": 7}\\n');"""
+DONE_ONLY = """os.write(to, b'{"ended": "done", "release_seconds": null}\\n');"""
+DELETED = f"{DONE_ONLY}os._exit({last_attempt.DELETED})"
 
 
 class Settler:
@@ -98,8 +100,16 @@ def test_what_the_child_could_not_delete_or_did_not_release_is_settled_here(hous
     assert (failed.name, failed.release_seconds) == ("failed", 7)
 
 
-def test_a_report_that_is_none_is_no_error_of_ours(house):
-    house.run(f"{BEGIN}{STARTED}os.write(to, b'rubbish\\n')")
+def test_a_child_whose_job_closed_the_pipe_to_us_says_by_its_code_that_it_deleted(house, events):
+    lease = house.run(f"{BEGIN}{STARTED}os._exit({last_attempt.DELETED})")
+    assert (lease.state, house.settler.settled, events) == (State.GONE, [], [])
+
+
+@pytest.mark.parametrize(
+    "report", ["rubbish", "5", "null", "[1]", '{"ended":"done"}', '{"ended":1,"release_seconds":1}']
+)
+def test_a_report_that_is_none_is_no_error_of_ours(house, report):
+    house.run(f"{BEGIN}{STARTED}os.write(to, b'{report}\\n')")
     assert [outcome.name for _, outcome in house.settler.settled] == ["died"]
 
 
@@ -112,12 +122,23 @@ def test_a_child_that_did_not_start_the_job_is_not_the_jobs_failure(house, event
     assert "runs beside the others" in events.one("alone.not_started")["effect"]
 
 
-def test_what_cannot_be_started_at_all_runs_here(house, events):
-    """No descriptor left, the folder swapped by a deploy, no memory."""
-    house.folder.rmdir()
+@pytest.mark.parametrize(
+    ("place", "name", "error"),
+    [(os, "pipe", errno.EMFILE), (subprocess, "Popen", errno.ENOMEM), (None, "", errno.ENOENT)],
+)
+def test_what_cannot_be_started_at_all_runs_here(house, events, monkeypatch, place, name, error):
+    """No descriptor left, no memory, the folder swapped by a deploy."""
+
+    def refuse(*_words, **_named):
+        raise OSError(error, os.strerror(error))
+
+    if place:
+        monkeypatch.setattr(place, name, refuse)
+    else:
+        house.folder.rmdir()
     house.run(BEGIN)
     assert house.execution.ran == ["m"]
-    assert "No such file" in events.one("alone.not_started")["error"]
+    assert os.strerror(error) in events.one("alone.not_started")["error"]
 
 
 def test_two_at_a_time_run_alone_and_the_others_wait_under_their_lease(house, monkeypatch):

@@ -57,20 +57,21 @@ def attempt(monkeypatch, tmp_path, log, metrics):
 
 def test_it_deletes_by_itself_and_says_so(attempt):
     one = attempt()
-    with pytest.raises(Ended):
+    with pytest.raises(Ended) as end:
         one.run()
     assert one._queue.deleted == ["h"]
     started, ended = one.report()
-    assert '"deleted": true' in ended
+    assert '"ended": "done"' in ended
     assert "started" in started
+    assert end.value.args == (last_attempt.DELETED,)
 
 
 def test_what_it_cannot_delete_it_leaves_to_its_parent(attempt):
     one = attempt(visibility_seconds=0)
     one._queue.down = True
-    with pytest.raises(Ended):
+    with pytest.raises(Ended) as end:
         one.run()
-    assert one._queue.requests >= 1
+    assert (one._queue.requests >= 1, end.value.args) == (True, (0,))
     assert '"ended": "done"' in one.report()[1]
 
 
@@ -79,9 +80,20 @@ def test_it_tries_to_delete_for_as_long_as_its_lease_holds_before_its_parent_is_
     one = attempt()
     refusals = iter([{0: BUSY}, {0: BUSY}, {}])
     one._queue.delete = lambda _: next(refusals)
-    with pytest.raises(Ended):
+    with pytest.raises(Ended) as end:
         one.run()
-    assert '"deleted": true' in one.report()[1]
+    assert end.value.args == (last_attempt.DELETED,)
+
+
+def test_it_writes_no_report_into_what_the_job_has_made_of_its_number(attempt, tmp_path):
+    """Libraries that make daemons close every descriptor; the next file is given the number."""
+    one = attempt()
+    one._execution.run = lambda _: (
+        os.dup2(os.open(tmp_path / "mine", os.O_CREAT | os.O_WRONLY), one._order.report_to) and DONE
+    )
+    with pytest.raises(Ended) as end:
+        one.run()
+    assert ((tmp_path / "mine").read_text(), end.value.args) == ("", (last_attempt.DELETED,))
 
 
 def test_a_failure_is_its_parents_to_release(attempt):

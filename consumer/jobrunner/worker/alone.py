@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from jobrunner.outcome import Outcome, failed
 from jobrunner.worker.execution import Execution
 from jobrunner.worker.hand import Hand
-from jobrunner.worker.last_attempt import Order
+from jobrunner.worker.last_attempt import DELETED, Order
 from jobrunner.worker.lease import Lease, State
 from jobrunner.worker.settler import Settler, say_given_up
 
@@ -87,8 +87,9 @@ class Alone:
         self._settler.settle(lease, self._execution.run(self._execution.prepare(delivery)))
 
     def _outcome(self, lease: Lease, report: dict[str, Any], ended_with: str) -> Outcome:
-        if "ended" in report:
-            return Outcome(report["ended"], report["release_seconds"])
+        match report:
+            case {"ended": str(name), "release_seconds": int() | None as seconds}:
+                return Outcome(name, seconds)
         delivery = lease.delivery
         outcome = failed("died", delivery.attempt, self._order.attempts_max)
         self._log.error(
@@ -117,7 +118,8 @@ class Alone:
                 )
             self._wait(child)
             os.set_blocking(reader, False)  # what the job forked may still hold its other end
-            return _parsed(report.read(REPORT_BYTES_MAX) or b""), _named(child.returncode)
+            told = _parsed(report.read(REPORT_BYTES_MAX) or b"")
+            return {**told, "deleted": child.returncode == DELETED}, _named(child.returncode)
 
     def _wait(self, child: subprocess.Popen[bytes]) -> None:
         limit = self._order.settings.job_timeout_seconds
@@ -140,8 +142,8 @@ def _file_of(data: bytes) -> IO[bytes]:
 
 def _parsed(report: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with suppress(ValueError):  # a job may write anything to any descriptor
-        for line in report.splitlines():
+    for line in report.splitlines():
+        with suppress(ValueError, TypeError):  # a job may write anything to any descriptor
             found |= json.loads(line)
     return found
 

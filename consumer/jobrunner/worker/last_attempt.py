@@ -38,6 +38,8 @@ from jobrunner.worker.settler import say_given_up
 TICK_SECONDS = 0.5
 #: How long the spans of this one run may take to be sent.
 FLUSH_SECONDS = 1.0
+#: How the process ends when it has deleted its message, for a parent that no report reaches.
+DELETED = 64
 #: Between two tries to settle, where no parent does.
 PAUSE_SECONDS = 1.0
 SPARE_SECONDS = 5
@@ -135,6 +137,7 @@ class LastAttempt:
         self._lease = Lease(self._delivery, order.held_since, order.held_since, order.visibility_seconds)
         self._thread_id = threading.get_ident()
         self._ending = threading.Lock()
+        self._pipe = os.fstat(order.report_to)
 
     def run(self) -> NoReturn:
         """Run the delivery and end the process."""
@@ -179,10 +182,10 @@ class LastAttempt:
         self._metrics.flush()
         if self._spans and (sending := self._spans.flush()):
             sending.join(FLUSH_SECONDS)
-        told = self._report(ended=outcome.name, release_seconds=outcome.release_seconds, deleted=deleted)
+        told = self._report(ended=outcome.name, release_seconds=outcome.release_seconds)
         if not (told or deleted):
             self._settle_alone(outcome)
-        signals.end(0)
+        signals.end(DELETED if deleted else 0)
 
     def _is_deleted_in_time(self) -> bool:
         """Delete it for as long as a lease holds, before anybody is told: the parent may be about to stop."""
@@ -212,8 +215,10 @@ class LastAttempt:
         return os.getppid() != self._order.parent
 
     def _report(self, **what: object) -> bool:
-        """Tell the parent; False if there is none any more."""
+        """Tell the parent; False if there is none any more, or if the job closed the pipe: its number is the app's now."""
         try:
+            if not os.path.samestat(os.fstat(self._order.report_to), self._pipe):
+                return False
             os.write(self._order.report_to, json.dumps(what).encode() + b"\n")
         except OSError:
             return False
