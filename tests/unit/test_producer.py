@@ -7,6 +7,7 @@ import pickle
 import re
 import socket
 import sys
+import time
 import types
 import uuid
 from datetime import UTC, date, datetime, timedelta
@@ -281,6 +282,27 @@ def test_a_web_request_does_not_hang_on_an_sqs_that_does(monkeypatch):
         with pytest.raises(QueueError, match="did not answer"):
             enqueue("a")
     assert len(asked) <= 1, "a third try would not fit"
+
+
+def test_all_batches_of_a_call_share_its_budget_from_the_first_that_fails(monkeypatch, queue):
+    """A hundred batches that hang, eight at a time, would hold a request for a minute."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setenv("JOBRUNNER_ENQUEUE_SECONDS", "5")
+
+    def send(bodies, **_):
+        nonlocal now
+        now += 2.0
+        if now > 20:
+            raise QueueError("did not answer")
+        queue.bodies += bodies
+        return {}
+
+    queue.send = send
+    with pytest.raises(EnqueueError) as caught:
+        enqueue_many([("a", None)] * 1000)
+    assert len(queue.bodies) == len(caught.value.sent) == 100, "what goes well may take its time"
+    assert (len(caught.value.unknown), len(caught.value.not_sent), now) == (10, 890, 24.0)
 
 
 def test_many_are_sent_at_the_exit_too(queue, monkeypatch):

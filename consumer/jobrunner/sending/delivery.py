@@ -32,9 +32,15 @@ def deliver(url: str, messages: list[tuple[str, str]], how: How) -> list[Sent]:
     if how.later_at:
         return _schedule_all(url, messages, how.later_at, how.group)
     bodies = [body for _, body in messages]
+    seconds = budget.told()
+    patience = budget.Patience(seconds)
 
     def send(batch: list[int]) -> Sent:
-        return _send_batch(url, bodies, batch, delay_seconds=how.delay_seconds, group=how.group)
+        def once(left: list[int]) -> dict[int, sqs.Refusal]:
+            wanted = [bodies[index] for index in left]
+            return _queue(url, seconds, os.getpid()).send(wanted, delay_seconds=how.delay_seconds, group=how.group)
+
+        return _send_batch(once, batch, patience)
 
     return _in_parallel(send, sqs.batches([len(body) for body in bodies]))
 
@@ -42,14 +48,15 @@ def deliver(url: str, messages: list[tuple[str, str]], how: How) -> list[Sent]:
 def _schedule_all(url: str, messages: list[tuple[str, str]], at: datetime, group: str | None) -> list[Sent]:
     """Make one after another; once one was not answered, all others share the budget."""
     results: list[Sent] = []
-    failed: QueueError | None = None
     seconds = budget.told()
-    deadline = time.monotonic() + seconds * budget.LAST_TRY_SHARE
+    patience = budget.Patience(seconds)
     for index, message in enumerate(messages):
-        if failed and time.monotonic() > deadline:
-            return [*results, (list(range(index, len(messages))), [], failed)]
+        if patience.is_over():
+            return [*results, (list(range(index, len(messages))), [], patience.error)]
+        began_at = time.monotonic()
         results.append(_schedule(url, index, message, at, group, seconds))
-        failed = results[-1][2] or failed
+        if error := results[-1][2]:
+            patience.failed(error, began_at=began_at)
     return results
 
 
@@ -75,36 +82,38 @@ def _in_parallel(send: Callable[[list[int]], Sent], batches: list[list[int]]) ->
     return [send(batch) for batch in batches]
 
 
-def _send_batch(url: str, bodies: list[str], batch: list[int], *, delay_seconds: int | None, group: str | None) -> Sent:
-    """Send one batch, and again what failed by SQS's own fault, within the budget."""
+def _send_batch(
+    send: Callable[[list[int]], dict[int, sqs.Refusal]], batch: list[int], patience: budget.Patience
+) -> Sent:
+    """Send one batch, and again what failed by SQS's own fault, while the call has patience."""
     left, unknown = batch, False
     refused: list[int] = []
     error: QueueError | None = None
-    seconds = budget.told()
-    deadline = time.monotonic() + seconds * budget.LAST_TRY_SHARE
     for number in range(TRIES):
-        if number and time.monotonic() > deadline:
+        if patience.is_over():
             break
         if number:
             time.sleep(PAUSE_SECONDS * random.uniform(0.5, 1) * 2**number)
+        began_at = time.monotonic()
         try:
-            refusals = _queue(url, seconds, os.getpid()).send(
-                [bodies[index] for index in left], delay_seconds=delay_seconds, group=group
-            )
+            refusals = send(left)
         except (RequestRefused, LastingQueueError) as given:  # SQS says no outright
             if isinstance(given, AccessDenied):
                 _queue.cache_clear()  # a client that was made without credentials never looks for them again
             return (refused, left, given) if unknown else (refused + left, [], given)
         except QueueError as given:
             error, unknown = given, True  # a try whose answer was lost may have put them there
+            patience.failed(error, began_at=began_at)
             continue
         if not refusals:
             return refused, [], error
         error = RequestRefused(str(next(iter(refusals.values()))))
+        patience.failed(error, began_at=began_at)
         refused += [left[position] for position, refusal in refusals.items() if refusal.sender_fault]
         left = [left[position] for position, refusal in refusals.items() if not refusal.sender_fault]
         if not left:
-            return refused, [], error
+            break
+    error = error or patience.error
     return (refused, left, error) if unknown else (refused + left, [], error)
 
 

@@ -215,7 +215,7 @@ class LastAttempt:
         return os.getppid() != self._order.parent
 
     def _report(self, **what: object) -> bool:
-        """Tell the parent; False if there is none any more, or if the job closed the pipe: its number is the app's now."""
+        """Tell the parent; False without one, or if the job closed the pipe: its number may be the app's by now."""
         try:
             if not os.path.samestat(os.fstat(self._order.report_to), self._pipe):
                 return False
