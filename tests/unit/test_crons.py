@@ -351,6 +351,33 @@ def test_a_role_whose_trust_aws_does_not_see_yet_is_waited_for(scheduler, record
     assert len(waited) == 1
 
 
+def test_a_role_that_aws_never_sees_is_waited_for_once_for_all_crons(scheduler, recorder, crons, monkeypatch):
+    message = "The execution role you provide must allow AWS EventBridge Scheduler to assume the role."
+    now = 0.0
+
+    def wait(seconds):
+        nonlocal now
+        now += seconds
+
+    def refuse(**_):
+        raise client_error("ValidationException", message)
+
+    monkeypatch.setattr(scheduler_room.time, "monotonic", lambda: now)
+    monkeypatch.setattr(scheduler_room.time, "sleep", wait)
+    monkeypatch.setattr(scheduler._client, "create_schedule", refuse)
+    assert len(scheduler.apply(scheduler.plan(crons(), prune=False))) == 2
+    assert now <= 65
+
+
+def test_a_login_that_has_expired_is_denied_access_here_too(scheduler, crons, monkeypatch):
+    def old(**_):
+        raise RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired.")
+
+    monkeypatch.setattr(scheduler._client, "get_schedule_group", old)
+    with pytest.raises(AccessDenied, match="aws login"):
+        scheduler.plan(crons(), prune=False)
+
+
 def test_a_description_is_cut_to_what_aws_takes(scheduler, crons):
     (cron, *_) = crons(GOOD.replace("On Mondays", "x" * 600))
     assert len(scheduler._wanted(cron)["Description"]) == 512

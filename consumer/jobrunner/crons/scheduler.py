@@ -19,7 +19,7 @@ from jobrunner.crons.expression import At
 from jobrunner.crons.file import Cron
 from jobrunner.errors import AccessDenied, JobrunnerError, ScheduleError
 from jobrunner.message import PLACEHOLDER, encode
-from jobrunner.queue.endpoint import CREDENTIAL_ERRORS, no_credentials
+from jobrunner.queue.endpoint import naming_credentials
 
 STAND_IN = "0001-01-01T00:00:00Z"
 #: An outage must not end in a burst of old ticks: Scheduler gives a tick up after this (AWS: 60 to 86,400 s).
@@ -99,30 +99,30 @@ class Scheduler:
     def apply(self, changes: Iterable[Change]) -> list[str]:
         """Carry changes out, each for itself; returns what failed. To plan and apply again does the rest."""
         failures: list[str] = []
+        deadline = time.monotonic() + ROLE_SECONDS_MAX
         left = iter(changes)
         for change in left:
             try:
-                self._apply(change)
+                self._apply(change, deadline)
             except JobrunnerError as error:
                 failures.append(f"{change.name}: {error}")
                 if change.schedule is None and change.kind == "create":
                     failures += [f"{each.name}: not tried without the group" for each in left if each.schedule]
         return failures
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, change: Change, deadline: float) -> None:
         if change.kind == "delete":
             self._ask("delete_schedule", missing_is_fine=True, GroupName=self._place.group, Name=change.name)
         elif change.schedule is None and change.kind == "create":
             tags = [{"Key": key, "Value": value} for key, value in self._place.tags.items()]
             self._ask("create_schedule_group", there_is_fine=True, Name=self._place.group, Tags=tags)
-        elif change.kind == "create" and self._write("create_schedule", change) is None:
-            self._write("update_schedule", change)  # somebody else made it meanwhile
+        elif change.kind == "create" and self._write("create_schedule", change, deadline) is None:
+            self._write("update_schedule", change, deadline)  # somebody else made it meanwhile
         elif change.kind == "update":
-            self._write("update_schedule", change)
+            self._write("update_schedule", change, deadline)
 
-    def _write(self, operation: str, change: Change) -> Any:
-        """Write a schedule; right after its role was made, for as long as AWS takes to see that role's trust."""
-        deadline = time.monotonic() + ROLE_SECONDS_MAX
+    def _write(self, operation: str, change: Change, deadline: float) -> Any:
+        """Write a schedule; right after its role was made, until the deadline, since AWS sees its trust late."""
         fine = operation == "create_schedule"
         while True:
             try:
@@ -195,7 +195,8 @@ class Scheduler:
     ) -> dict[str, Any] | None:
         """Make a request; None for what is missing, or there already, where that is fine."""
         try:
-            answer: dict[str, Any] = getattr(self._client, operation)(**parameters)
+            with naming_credentials():
+                answer: dict[str, Any] = getattr(self._client, operation)(**parameters)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if (code == "ResourceNotFoundException" and missing_is_fine) or (
@@ -204,8 +205,6 @@ class Scheduler:
                 return None
             kind = AccessDenied if "AccessDenied" in code else ScheduleError
             raise kind(f"{operation} {parameters.get('Name', '')}: {error}") from error
-        except CREDENTIAL_ERRORS as error:
-            raise no_credentials(error) from error
         except BotoCoreError as error:
             raise JobrunnerError(f"{operation}: {error}") from error
         return answer

@@ -44,13 +44,19 @@ CREDENTIAL_ERRORS = (
 )
 
 
-def no_credentials(error: BaseException) -> AccessDenied:
-    """Say what to do where credentials cannot be had."""
-    return AccessDenied(
-        f"no AWS credentials: {error}. On AWS give the task or instance a role (in a container on EC2 the metadata's "
-        "hop limit must be 2); on a laptop `aws sso login` or `aws login`; with an emulator set AWS_ACCESS_KEY_ID and "
-        "AWS_SECRET_ACCESS_KEY to anything"
-    )
+@contextmanager
+def naming_credentials() -> Iterator[None]:
+    """Raise AccessDenied with the cure where a request has no credentials to be signed with."""
+    try:
+        yield
+    except (*CREDENTIAL_ERRORS, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "credentials" not in str(error):  # botocore: old although refreshed
+            raise
+        raise AccessDenied(
+            f"no AWS credentials: {error}. On AWS give the task or instance a role (in a container on EC2 the "
+            "metadata's hop limit must be 2); on a laptop `aws sso login` or `aws login`; with an emulator set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to anything"
+        ) from error
 
 
 class Endpoint:
@@ -133,10 +139,8 @@ class Endpoint:
 
     def _create(self, service: str, **how: Any) -> Any:
         try:
-            with _looking_for_nothing_else(self._session, service):
+            with naming_credentials(), _looking_for_nothing_else(self._session, service):
                 return self._session.create_client(service, region_name=self.region, **how)
-        except CREDENTIAL_ERRORS as error:
-            raise no_credentials(error) from error
         except (ValueError, BotoCoreError) as error:
             raise SettingsError(
                 f"no client for {self.queue_url}: {error}. Look at the URL and at the AWS_ variables"

@@ -19,7 +19,7 @@ from jobrunner.errors import (
     SettingsError,
 )
 from jobrunner.message import BODY_BYTES_MAX, Delivery
-from jobrunner.queue.endpoint import CONNECT_SECONDS, CREDENTIAL_ERRORS, Endpoint, aws, no_credentials
+from jobrunner.queue.endpoint import CONNECT_SECONDS, Endpoint, aws, naming_credentials
 
 Item = TypeVar("Item")
 
@@ -255,16 +255,13 @@ def refusals(answer: Mapping[str, Any]) -> dict[int, Refusal]:
 def asked(request: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
     """Make a request; raises QueueError or a kind of it."""
     try:
-        return request(**parameters)
+        with naming_credentials():
+            return request(**parameters)
     except ClientError as error:
         raise _translated(error, str(parameters.get("QueueUrl", ""))) from error
-    except CREDENTIAL_ERRORS as error:
-        raise no_credentials(error) from error
     except ParamValidationError as error:
         raise RequestRefused(f"not sent: {error}") from error
     except (BotoCoreError, ResponseParserError, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "credentials" in str(error):  # botocore: old although refreshed
-            raise no_credentials(error) from error
         raise QueueError(f"SQS did not answer: {error}{_laptop(str(error))}") from error
 
 

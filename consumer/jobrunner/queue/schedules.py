@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobrunner.errors import AccessDenied, QueueError, RequestRefused, SettingsError
 from jobrunner.message import decode
-from jobrunner.queue.endpoint import CREDENTIAL_ERRORS, Endpoint, no_credentials
+from jobrunner.queue.endpoint import Endpoint, naming_credentials
 
 #: Two tries fit into what a web request may take.
 CONNECT_SECONDS = 0.5
@@ -149,15 +149,14 @@ class Schedules:
     ) -> dict[str, Any] | None:
         """Make a request; None where the answer is the error that is fine."""
         try:
-            return request(GroupName=self._place.group, **parameters)
+            with naming_credentials():
+                return request(GroupName=self._place.group, **parameters)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code == fine and not re.search("schedule ?group", str(error), re.IGNORECASE):
                 return None
             raise self._translated(code, error) from error
-        except CREDENTIAL_ERRORS as error:
-            raise no_credentials(error) from error
-        except BotoCoreError as error:
+        except (BotoCoreError, RuntimeError) as error:
             raise QueueError(f"EventBridge Scheduler did not answer: {error}") from error
 
     def _translated(self, code: str, error: ClientError) -> QueueError:
