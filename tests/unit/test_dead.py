@@ -214,6 +214,7 @@ def test_a_tick_whose_time_scheduler_did_not_fill_in_is_sent_again_with_one(dead
     tick = dataclasses.replace(letter(1), body='{"method":"a","scheduled_at":"<aws.scheduler.scheduled-time>"}')
     letters, queue, dead = dead_letters(tick, letter(2))
     dead.states = [(1, "COMPLETED", "")]
+    assert (room.method_of(tick), room.reason_of(tick, None)) == ("a", "not_delivered")
     assert letters.retry_all(nothing) == 2, "one by itself, since the move sends a body as it is"
     (sent,) = queue.sent
     assert decode(sent.body).scheduled_at == "1970-01-01T00:00:00Z"

@@ -195,6 +195,8 @@ def reason_of(letter: DeadLetter, jobs: Catalog | None) -> str:
     """
     if letter.reason:
         return f"given up: {letter.reason}"
+    if _lacks_its_time(letter):
+        return "not_delivered"
     call = decode_or_none(letter.body)
     if call is None:
         return "malformed"
@@ -211,11 +213,11 @@ def reason_of(letter: DeadLetter, jobs: Catalog | None) -> str:
 
 def method_of(letter: DeadLetter) -> str:
     """Name the method of a message, whatever else is wrong with it."""
-    call = decode_or_none(letter.body)
+    call = decode_or_none(_filled_in(letter).body)
     return call.method if call else NO_METHOD
 
 
 def ids_of(letter: DeadLetter) -> set[str | None]:
     """Give the ids that a person may know a message by: SQS's and its job's."""
-    call = decode_or_none(letter.body)
+    call = decode_or_none(_filled_in(letter).body)
     return {letter.message_id, call.id} if call else {letter.message_id}
