@@ -3,12 +3,13 @@
 import _signal  # type: ignore[import-not-found]  # built in: `signal` itself takes its time
 import os
 import sys
-from typing import NoReturn
 
 IS_WORKER = sys.argv[1:2] == ["consume"]
+#: These see to SIGINT themselves. Until then Python's own way is not sure: it cannot raise within a callback.
+SEES_TO_SIGNALS = sys.argv[1:2] in (["consume"], ["dev"])
 
 
-def _end(number: int, _frame: object) -> NoReturn:
+def _end(number: int, _frame: object) -> None:
     """End at once, before anything was begun; a worker that was told to stop has done so."""
     os._exit(0 if IS_WORKER else 128 + number)
 
@@ -22,7 +23,7 @@ from jobrunner.cli import main  # noqa: E402 - after the lines above
 
 def run() -> None:
     """Run the command line."""
-    if not IS_WORKER:
+    if not SEES_TO_SIGNALS:
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     main()
 

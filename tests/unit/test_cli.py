@@ -205,6 +205,15 @@ def test_enqueue_inline_finds_the_jobs_of_the_folder_it_runs_in(run, tmp_path, m
     assert run("enqueue", "say", '["hello"]', "--queue-url", "inline:").stdout.startswith("hello\n")
 
 
+def test_what_an_inline_job_enqueues_runs_inline_too(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("JOBRUNNER_QUEUE_URL", "")
+    (tmp_path / "chained_jobs.py").write_text(
+        "from jobrunner import enqueue\ndef first(): enqueue('second')\ndef second(): print('the second')\n"
+    )
+    words = ("--queue-url", "inline:", "--module", "chained_jobs", "--app-dir", tmp_path)
+    assert run("enqueue", "first", *words).stdout.startswith("the second\n")
+
+
 def test_methods_says_when_there_are_none(run, tmp_path):
     (tmp_path / "empty_jobs.py").touch()
     result = run("methods", "--module", "empty_jobs", "--app-dir", tmp_path)

@@ -70,6 +70,8 @@ def jobs(monkeypatch):
         "def ship(id, fast=False):\n    seen.append((id, fast, current_job().id))\n"
         "def fail():\n    raise ZeroDivisionError\n"
         "async def bill(id):\n    seen.append(id)\n"
+        "def numbers():\n    yield 7\n"
+        "class Thing: pass\n"
     )
     exec(source, vars(module))
     package = types.ModuleType("jobs")
@@ -103,6 +105,10 @@ def test_by_function_the_name_is_derived_and_the_params_are_bound_first(queue, j
         enqueue(test_by_function_the_name_is_derived_and_the_params_are_bound_first)
     with pytest.raises(UnknownMethod):
         enqueue(partial(jobs.ship, 7))
+    with pytest.raises(UnknownMethod, match="jobs.shop.numbers is no job: it is a generator"):
+        enqueue(jobs.numbers)
+    with pytest.raises(UnknownMethod, match="jobs.shop.Thing is no job: it is not a function"):
+        enqueue(jobs.Thing)
     assert len(queue.bodies) == 1
 
 

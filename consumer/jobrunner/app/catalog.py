@@ -90,7 +90,7 @@ class Catalog:
             return f"it is left out: {self.left_out[method]}"
         if (short := method.removeprefix(f"{self.module}.")) in self.jobs:
             return f"it is {short!r}, without the module in front"
-        if near := get_close_matches(method, self.jobs, n=3):
+        if near := get_close_matches(short, self.jobs, n=3):
             return f"near misses: {', '.join(near)}"
         if not self.jobs:
             return "it has no jobs at all: public functions that are defined there"
@@ -106,7 +106,7 @@ def load(module_name: str) -> Catalog:
         prefix = module.__name__[len(module_name) + 1 :]
         for name, value in sorted(public(module).items()):
             method = f"{prefix}.{name}" if prefix else name
-            reason = _reason_to_leave_out(value, module)
+            reason = reason_to_leave_out(value, module)
             if reason is None:
                 jobs[method] = Job.of(method, value)
             elif _looks_like_a_job(value, module):
@@ -137,7 +137,8 @@ def public(module: ModuleType) -> dict[str, Any]:
     return {name: value for name, value in members.items() if not name.startswith("_")}
 
 
-def _reason_to_leave_out(value: object, module: ModuleType) -> str | None:
+def reason_to_leave_out(value: object, module: ModuleType) -> str | None:
+    """Say why no message may call what a module offers; None for a job."""
     if is_django_task(value):
         return "it is one of Django's tasks: `consume --django SETTINGS` runs those, by their dotted paths"
     if not isinstance(value, FunctionType):

@@ -52,6 +52,7 @@ def enqueue(
     arguments = _json(params)
     os.environ["JOBRUNNER_MODULE"] = module
     if how["queue_url"] == inline.URL:
+        os.environ["JOBRUNNER_QUEUE_URL"] = inline.URL  # for the job's own
         open_app(app_dir)
     else:
         check_queue_url(how["queue_url"])

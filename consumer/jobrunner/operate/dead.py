@@ -195,11 +195,9 @@ def reason_of(letter: DeadLetter, jobs: Catalog | None) -> str:
     """
     if letter.reason:
         return f"given up: {letter.reason}"
-    if _lacks_its_time(letter):
-        return "not_delivered"
     call = decode_or_none(letter.body)
     if call is None:
-        return "malformed"
+        return "not_delivered" if _lacks_its_time(letter) else "malformed"
     if jobs is None:
         return "not known: the app does not load here"
     try:

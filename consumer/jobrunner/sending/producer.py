@@ -152,8 +152,9 @@ def _check_sent(ids: list[str], results: list[delivery.Sent]) -> None:
     if not_sent or unknown:
         failed = {*not_sent, *unknown}
         reason = next(result[2] for result in results if result[2])
+        jobs = "job" if len(ids) == 1 else "jobs"
         raise EnqueueError(
-            f"of {len(ids)} jobs {len(not_sent)} were not sent, {len(unknown)} may have been: {reason}",
+            f"of {len(ids)} {jobs} {len(not_sent)} were not sent, {len(unknown)} may have been: {reason}",
             sent=[index for index in range(len(ids)) if index not in failed],
             not_sent=not_sent,
             unknown=unknown,

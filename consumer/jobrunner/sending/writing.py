@@ -86,6 +86,8 @@ def _name_of(function: Callable[..., Any], params: Params) -> str:
             f"{home}.{name} is outside the jobs module {module!r}, so no worker will find it: "
             "move it there, or set JOBRUNNER_MODULE"
         )
+    if home in sys.modules and (reason := catalog.reason_to_leave_out(function, sys.modules[home])):
+        raise UnknownMethod(f"{home}.{name} is no job: {reason}")
     method = f"{home}.{name}"[len(module) + 1 :]
     catalog.Job.of(method, function).bind(params)
     return method
