@@ -121,18 +121,27 @@ def test_the_service_names_variables_that_are_ours():
     assert named - ours == {"STOP_SECONDS", "HEALTH_PATH", *later}
 
 
-def test_check_crons_and_a_job_work_on_what_the_template_made(stack):
+def test_check_crons_and_a_job_work_on_what_the_template_made(stack, monkeypatch):
     url = stack["QueueUrl"]
+    boto3.client("scheduler").create_schedule_group(Name=stack["LaterGroup"])  # moto's CloudFormation makes none
+    variables = {"GROUP": "LaterGroup", "ROLE_ARN": "CronsRoleArn", "DEAD_LETTER_ARN": "DeadLettersArn"}
+    for name, output in variables.items():
+        monkeypatch.setenv(f"JOBRUNNER_LATER_{name}", stack[output])
     found = json.loads(jobrunner("check", "--queue-url", url, "--json"))
     assert {finding["level"] for finding in found} == {"ok"}, found
+    (later,) = [finding for finding in found if finding["subject"] == "later"]
+    assert stack["LaterGroup"] in later["value"]
     place = ["--app", stack["App"], "--env", "production", "--queue-url", url, "--role-arn", stack["CronsRoleArn"]]
     place += ["--dead-letter-arn", stack["DeadLettersArn"]]
-    assert "4 changes made" in jobrunner("crons", "apply", *place), "moto's CloudFormation makes no schedule groups"
+    assert "changes made: 4" in jobrunner("crons", "apply", *place), "moto's CloudFormation makes no schedule groups"
     jobrunner("crons", "plan", *place)
     schedules = boto3.client("scheduler").list_schedules(GroupName=f"jobrunner-{stack['App']}-production")["Schedules"]
     assert len(schedules) == 3
     later = later_job(stack, url)
-    jobrunner("crons", "apply", *place, "--prune")
+    cron = boto3.client("scheduler").get_schedule(GroupName=schedules[0]["GroupName"], Name=schedules[0]["Name"])
+    extra = {name: cron[name] for name in ("ScheduleExpression", "FlexibleTimeWindow", "Target")}
+    boto3.client("scheduler").create_schedule(GroupName=cron["GroupName"], Name="extra", **extra)
+    assert "- extra\n" in jobrunner("crons", "apply", *place, "--prune")
     assert later() == [f"later.{stack['App']}-production"], "no command for crons touches what waits for later"
     jobrunner("enqueue", "newsletter.write", "--queue-url", url)
     worker = Worker("consume", "--queue-url", url, "--stop-when-empty", "--wait-seconds", "1", cwd=ROOT)
@@ -144,7 +153,6 @@ def test_check_crons_and_a_job_work_on_what_the_template_made(stack):
 def later_job(stack, url):
     """Put a job off by the template's outputs; gives what lists the groups of such jobs."""
     client = boto3.client("scheduler")
-    client.create_schedule_group(Name=stack["LaterGroup"])  # moto's CloudFormation makes none
     place = Place(group=stack["LaterGroup"], role_arn=stack["CronsRoleArn"], dead_letter_arn=stack["DeadLettersArn"])
     schedules = Schedules(place=place, queue_url=url, read_seconds=5)
     schedules.create("later-job", "{}", datetime.now(UTC) + timedelta(days=3), group=None)
@@ -153,18 +161,64 @@ def later_job(stack, url):
 
 def test_each_policy_allows_what_its_command_asks_and_no_more(stack):
     iam = boto3.client("iam")
-    allowed = {}
+    allowed, passed = {}, []
     for name in ("Worker", "Web", "Crons", "Operator"):
         arn = stack[f"{name}PolicyArn"]
         version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
         document = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
         for statement in document["Statement"]:
             assert "*" not in json.dumps(statement["Action"])
-            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-            allowed.setdefault(name, set()).update(actions)
-            if statement["Resource"] == "*":
-                assert actions in (["scheduler:ListSchedules"], ["cloudwatch:GetMetricStatistics"])
-    schedules = {f"scheduler:{verb}Schedule" for verb in ("Create", "Get", "Delete")}
-    assert allowed["Web"] == {"sqs:SendMessage", "iam:PassRole", *schedules}
-    verbs = ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", "GetQueueAttributes")
-    assert allowed["Worker"] == {f"sqs:{verb}" for verb in (*verbs, "SendMessage")}, "the last to the dead letters only"
+            for action in listed(statement["Action"]):
+                allowed.setdefault(name, {}).setdefault(action, []).extend(listed(statement["Resource"]))
+                if action == "iam:PassRole":
+                    passed.append((statement["Resource"], statement["Condition"]))
+    dead = stack["DeadLettersArn"]
+    jobs = dead.removesuffix("-dead")
+    place = f"{stack['App']}-production"
+    later = {f"scheduler:{verb}Schedule": f":schedule/later.{place}/*" for verb in ("Create", "Get", "Delete")}
+    crons = {
+        f"scheduler:{verb}Schedule": f":schedule/jobrunner-{place}/*" for verb in ("Create", "Get", "Update", "Delete")
+    }
+    dead_only = ("StartMessageMoveTask", "ListMessageMoveTasks", "CancelMessageMoveTask", "ListDeadLetterSourceQueues")
+    assert ends(allowed["Worker"]) == {
+        **{f"sqs:{verb}": [jobs] for verb in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility")},
+        "sqs:GetQueueAttributes": [jobs, dead],
+        "sqs:SendMessage": [dead, jobs],
+    }
+    assert ends(allowed["Web"]) == {
+        "sqs:SendMessage": [jobs],
+        **{action: [place] for action, place in later.items()},
+        "iam:PassRole": [stack["CronsRoleArn"]],
+    }
+    assert ends(allowed["Crons"]) == {
+        **{action: [place] for action, place in crons.items()},
+        **{
+            f"scheduler:{verb}": [f":schedule-group/jobrunner-{place}"]
+            for verb in ("GetScheduleGroup", "ListTagsForResource")
+        },
+        "scheduler:ListSchedules": ["*"],
+        "iam:PassRole": [stack["CronsRoleArn"]],
+    }
+    assert ends(allowed["Operator"]) == {
+        "sqs:GetQueueAttributes": [jobs, dead],
+        "sqs:SendMessage": [jobs],
+        **{
+            f"sqs:{verb}": [dead] for verb in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", *dead_only)
+        },
+        **{action: [place] for action, place in later.items() if "Create" not in action},
+        "scheduler:ListSchedules": ["*"],
+        "cloudwatch:GetMetricStatistics": ["*"],
+    }
+    assert passed == [(stack["CronsRoleArn"], {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}})] * 2
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def ends(statements):
+    """Leave the account and the region out of what Scheduler's resources are."""
+    return {
+        action: [re.sub("^arn:aws:scheduler:[^:]*:[^:]*", "", resource) for resource in resources]
+        for action, resources in statements.items()
+    }

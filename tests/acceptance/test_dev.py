@@ -1,5 +1,6 @@
 """`jobrunner dev`: everything on a laptop, and `make demo` on top of it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -167,11 +168,10 @@ LATER = """
 import os
 from datetime import UTC, datetime, timedelta
 from jobrunner import enqueue
-from jobrunner.message import Call, encode
-from jobrunner.queue.schedules import Place, Schedules
-print("id", enqueue("say", ["never"], at=datetime.now(UTC) + timedelta(days=3)), flush=True)
-schedules = Schedules(place=Place.told(os.environ), queue_url=os.environ["JOBRUNNER_QUEUE_URL"], read_seconds=5)
-schedules.create("soon", encode(Call(method="say", params=["later"], id="soon")), datetime.now(UTC), group="g")
+from jobrunner.sending import how
+print("id", enqueue("say", ["never"], at=datetime(2036, 1, 31, 12, tzinfo=UTC)), flush=True)
+how.DELAY_SECONDS_MAX = 0  # so that a second is later than a message can be delayed
+enqueue("say", ["later"], at=datetime.now(UTC) + timedelta(seconds=1), id="soon", group="g")
 import time; time.sleep(100)
 """
 
@@ -190,8 +190,10 @@ def test_a_job_for_later_fires_here_too_and_one_that_waits_is_listed_and_taken_b
         assert found.returncode == code, found
         return found.stdout
 
-    assert f"  say  {job_id}\n" in scheduled("list")
+    assert f"2036-01-31T12:00:00+00:00  say  {job_id}\n" in scheduled("list")
     assert '"method": "say"' in scheduled("show", job_id)
+    listed = {line["id"]: line["at"] for line in map(json.loads, scheduled("list", "--json").splitlines())}
+    assert listed[job_id] == "2036-01-31T12:00:00+00:00"
     assert scheduled("cancel", job_id) == "cancelled\n"
     scheduled("cancel", job_id, code=2)
     worker.wait("job.done", seconds=90, job_id="soon")

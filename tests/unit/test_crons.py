@@ -434,7 +434,7 @@ def test_plan_exits_2_while_there_are_differences():
     ]
     planned = run("crons", "plan", *words)
     assert (planned.exit_code, planned.output.count("\n+ ")) == (2, 3), repr(planned.exception)
-    assert "4 changes made" in run("crons", "apply", *words).output
+    assert "changes made: 4" in run("crons", "apply", *words).output
     again = run("crons", "plan", *words)
     assert (again.exit_code, again.output) == (0, "")
     with pytest.MonkeyPatch.context() as patch:

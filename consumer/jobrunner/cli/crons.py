@@ -116,7 +116,7 @@ def apply(**options: Any) -> None:
     scheduler, changes = _changes(**options)
     failures = scheduler.apply(changes)
     count = sum(change.kind not in room.LEFT_ALONE for change in changes)
-    click.echo(f"{count - len(failures)} changes made")
+    click.echo(f"changes made: {count - len(failures)}")
     if failures:
         raise ScheduleError("\n  ".join([f"{len(failures)} of {count} changes failed:", *failures]))
 

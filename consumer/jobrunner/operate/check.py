@@ -212,7 +212,8 @@ def _later(queue_url: str) -> Iterator[Finding]:
         yield Finding("warn", "later", str(error), "enqueue(..., at=) would fail for more than 15 minutes", cure)
         return
     if place.dead_letter_arn:
-        yield Finding("ok", "later", place.group)
+        tried = "looking and taking away are allowed; making one was not tried: it would be one"
+        yield Finding("ok", "later", f"{place.group}: {tried}")
     else:
         why = "what Scheduler cannot send after a day is lost"
         yield Finding(
