@@ -182,13 +182,13 @@ def client_of(server_url):
 
 
 def make_queue(server_url, name, *, attempts_max=10, visibility_seconds=30):
-    """Make a queue of its own for one test, with its dead letters; returns its URL."""
+    """Make a queue of its own for one test, with its dead letters unless attempts have no end; returns its URL."""
     client = client_of(server_url)
     safe = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:50] + f"-{uuid.uuid4().hex[:8]}"
     dead = client.create_queue(QueueName=f"{safe}-dead")["QueueUrl"]
     arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": attempts_max})
-    attributes = {"VisibilityTimeout": str(visibility_seconds), "RedrivePolicy": redrive}
+    attributes = {"VisibilityTimeout": str(visibility_seconds)} | ({"RedrivePolicy": redrive} if attempts_max else {})
     return client.create_queue(QueueName=safe, Attributes=attributes)["QueueUrl"]
 
 

@@ -116,6 +116,39 @@ def test_after_the_last_attempt_it_is_a_dead_letter(server_url, make_queue, clie
     assert json.loads(dead[0]["Body"]) == {"method": "a"}
 
 
+def test_what_a_job_gives_up_is_among_the_dead_letters_with_its_reason(queue_url, queue, send, client):
+    (body,) = send("a", group="tenant-7")
+    delivery = receive_one(queue)
+    queue.bury(delivery, "it will never do")
+    dead = {"QueueUrl": f"{queue_url}-dead", "MessageAttributeNames": ["All"]}
+    (letter,) = wait_for(lambda: client(queue_url.rsplit("/", 2)[0]).receive_message(**dead).get("Messages"))
+    said = {name: given["StringValue"] for name, given in letter["MessageAttributes"].items()}
+    assert letter["Body"] == body
+    assert said == {
+        sqs.REASON: "it will never do",
+        sqs.SOURCE: queue_url.rpartition("/")[2],
+        sqs.WAS: delivery.message_id,
+    }
+
+
+def test_without_dead_letters_there_is_nowhere_to_give_a_job_up_to(server_url, make_queue):
+    url = make_queue(server_url, attempts_max=None)
+    queue, attributes = sqs.connect(url, wait_seconds=1, visibility_timeout_seconds=None, connections=1)
+    queue.send([encode(Call(method="a"))], delay_seconds=0, group=None)
+    with pytest.raises(RequestRefused, match="has no dead-letter queue"):
+        queue.bury(receive_one(queue), "it will never do")
+    assert attributes.attempts_max is None
+
+
+def test_copies_go_out_each_with_its_own_group(queue):
+    bodies = [encode(Call(method=method)) for method in "ab"]
+    assert queue.send_anew([(bodies[0], "tenant-7"), (bodies[1], None)]) == {}
+    found = {}
+    while len(found) < 2:
+        found |= {each.body: each.attempt for each in receive(queue)}
+    assert found == dict.fromkeys(bodies, 1)
+
+
 def test_a_delay_hides_at_first(queue, send):
     send("a", delay_seconds=2)
     assert receive(queue) == []
