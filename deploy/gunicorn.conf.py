@@ -1,8 +1,10 @@
 """How gunicorn runs here: ports, times, and its lines as JSON, in the worker's own format."""
 
+import io
 import json
 import logging
 import os
+import sys
 from datetime import UTC, datetime
 
 bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
@@ -34,6 +36,29 @@ class Json(logging.Formatter):
                 half = max(len(line[key]) - excess - len(CUT), 0) // 2
                 line[key] = line[key][:half] + CUT + line[key][len(line[key]) - half :]
         return json.dumps(line)
+
+
+class Lines(io.TextIOBase):
+    """Takes the place of stderr: what is printed there becomes lines of the log."""
+
+    rest = ""
+    is_writing = False
+
+    def write(self, text):
+        """Log what is whole. A log that fails prints to stderr, which is here."""
+        *whole, self.rest = (self.rest + text).split("\n")
+        if not self.is_writing:
+            self.is_writing = True
+            for line in filter(str.strip, whole):
+                logging.getLogger("stderr").warning("%s", line)
+            self.is_writing = False
+        return len(text)
+
+
+def on_starting(_server):
+    """Let gunicorn's own end, a web app that cannot be imported, its warnings and its `wsgi.errors` speak JSON too."""
+    sys.stderr = Lines()
+    logging.captureWarnings(True)
 
 
 logconfig_dict = {

@@ -37,6 +37,12 @@ def hang():
 def quiet_second():
     if current_job().attempt == 1:
         raise ValueError("the first time")
+def told_second():
+    if current_job().attempt == 1:
+        raise ValueError("the first time")
+    note("start told")
+    while not current_job().stopping: time.sleep(0.1)
+    note("end told")
 def close_all_second():
     if current_job().attempt == 1:
         raise ValueError("the first time")
@@ -140,6 +146,15 @@ def test_it_goes_on_when_its_worker_ends_and_renews_and_deletes_by_itself(last, 
     wait_until_done(last, "x")
     assert last.notes().count("end x") == 1
     assert other.stop()[0] == 0
+
+
+def test_it_sees_that_the_worker_that_started_it_has_ended(last):
+    worker = last.consume()
+    last.enqueue(("told_second", {}))
+    started(last, "told")
+    assert last.notes() == ["start told"]
+    worker.signal()
+    wait_until_done(last, "told")
 
 
 def test_a_signal_to_the_whole_group_is_not_meant_for_it(last):

@@ -53,12 +53,13 @@ def test_web_and_worker_run_and_restart_loses_nothing(container):
 def test_the_container_is_healthy_until_a_worker_is_stuck(container):
     box = container().wait_until_up()
 
-    def healthy():
+    def healthy(**more):
         command = [sys.executable, ROOT / "deploy" / "healthy.py"]
-        return subprocess.run(command, check=False, capture_output=True, env=box.env).returncode == 0
+        return subprocess.run(command, check=False, capture_output=True, env={**box.env, **more}).returncode == 0
 
     wait_for(lambda: list(box.run_dir.glob("worker-*.json")))
     wait_for(healthy)
+    assert not healthy(HEALTH_PATH="/no-such-page")
     worker = int(box.ctl("pid", "jobrunner:jobrunner_00"))
     os.kill(worker, signal.SIGSTOP)
     wait_for(lambda: not healthy(), 40, "a frozen worker to be noticed")
@@ -107,14 +108,20 @@ WEB = """
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "web",
-    ["raise RuntimeError('a broken deploy')", "import time\ntime.sleep(6)\nraise RuntimeError('slowly broken')"],
-    ids=["at once", "after a slow import"],
+    ("web", "says"),
+    [
+        ("raise RuntimeError('a broken deploy')", "a broken deploy"),
+        ("import time\ntime.sleep(6)\nraise RuntimeError('slowly broken')", "slowly broken"),
+        (f"{WEB}    import threading\n    threading.Timer(8, os.kill, (os.getppid(), 9)).start()", "Listening at"),
+    ],
+    ids=["at once", "after a slow import", "every eight seconds"],
 )
-def test_a_web_that_cannot_start_ends_the_container_with_1(container, tmp_path, web):
+def test_a_web_that_cannot_start_ends_the_container_with_1(container, tmp_path, web, says):
     box = container(APP_DIR=app_of(tmp_path, web), NOTES=str(tmp_path / "notes"))
-    assert box.process.wait(110) == 1
+    assert box.process.wait(150) == 1
     assert "web is FATAL" in box.log.read_text()
+    lines = [json.loads(line) for line in box.log.read_text().splitlines()]
+    assert [line for line in lines if line["event"].startswith(says)], "each line is JSON"
 
 
 def test_the_worker_is_told_first_and_web_fits_into_what_is_left(container, tmp_path):
@@ -216,10 +223,15 @@ def test_a_wrong_setting_of_the_container_is_one_line(container):
 
 def test_a_long_traceback_of_the_web_server_is_cut_to_a_line_that_a_pipe_takes_whole():
     script = (
-        "import logging, runpy; conf = runpy.run_path('deploy/gunicorn.conf.py'); "
-        "record = logging.makeLogRecord({'msg': 'x' * 9000, 'levelname': 'ERROR', 'name': 'w'});"
-        "record.exc_info = None; print(conf['Json']().format(record))"
+        "import logging, runpy, sys\nconf = runpy.run_path('deploy/gunicorn.conf.py')\n"
+        "record = logging.makeLogRecord({'msg': 'x' * 900, 'levelname': 'ERROR', 'name': 'w'})\n"
+        "try: raise ValueError('x' * 9000 + 'the end')\nexcept ValueError: record.exc_info = sys.exc_info()\n"
+        "print(conf['Json']().format(record))"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
     assert 3000 < len(done.stdout) <= 4096
-    assert " ...[cut]... " in json.loads(done.stdout)["event"]
+    line = json.loads(done.stdout)
+    assert line["event"] == "x" * 900
+    assert line["exception"].startswith("Traceback")
+    assert " ...[cut]... " in line["exception"]
+    assert line["exception"].endswith("the end")

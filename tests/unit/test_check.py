@@ -152,6 +152,25 @@ def test_a_clock_that_is_off_is_named_also_where_sqs_calls_it_a_wrong_signature(
     assert (found.level, bool(found.cure)) == (level, level != "ok")
 
 
+def test_no_probe_asks_for_what_would_change_anything_where_it_is_accepted():
+    """Nobody knows what AWS will accept in five years."""
+    asked = []
+
+    class Accepting:
+        def __getattr__(self, name):
+            return lambda **given: (asked.append((name, given["Entries"])), {})[1]
+
+    queue = OperatedQueue(url=URL, endpoint=None, client=Accepting())
+    assert {each.verdict for each in queue.permissions()} == {"proven", "not refused"}
+    assert [name for name, _ in asked] == [
+        "delete_message_batch",
+        "change_message_visibility_batch",
+        "send_message_batch",
+    ]
+    handles = {entry["ReceiptHandle"] for _, entries in asked for entry in entries}
+    assert (handles, asked[-1][1]) == ({"jobrunner-check"}, []), "no message has such a handle, and none is sent"
+
+
 @pytest.mark.parametrize(("seconds", "level"), [(None, "ok"), (60.0, "ok"), (7200.0, "warn")])
 def test_an_old_message_is_a_warning(seconds, level):
     assert rules.of_oldest(seconds).level == level
