@@ -58,7 +58,7 @@ class Lines(io.TextIOBase):
 def on_starting(_server):
     """Let gunicorn's own end, a web app that cannot be imported, its warnings and its `wsgi.errors` speak JSON too."""
     sys.stderr = Lines()
-    logging.captureWarnings(True)
+    logging.captureWarnings(capture=True)
 
 
 logconfig_dict = {

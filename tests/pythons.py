@@ -40,13 +40,16 @@ def run(version, python):
 def main():
     found = {version: find(version) for version in VERSIONS}
     here = [python for python in found.values() if python]
+    if not here:
+        sys.exit(f"no CPython of {', '.join(VERSIONS)} was found on the PATH, by pyenv or by uv")
     for word, index in (("--oldest", 0), ("--newest", -1)):
         if word in sys.argv:
             print(here[index])
             return 0
     if "--between" in sys.argv:
-        for end in (min, max):
-            found.pop(end((version for version, python in found.items() if python), key=VERSIONS.index))
+        versions = [version for version, python in found.items() if python]
+        for end in {versions[0], versions[-1]}:
+            found.pop(end)
     failed = [version for version, python in found.items() if python and run(version, python)]
     print(f"not on this machine: {', '.join(version for version, python in found.items() if not python) or 'none'}")
     print(f"failed on: {', '.join(failed) or 'none'}")

@@ -131,10 +131,36 @@ def test_every_room_says_what_lives_there():
         assert path.read_text().startswith('"""'), path
 
 
+def test_no_function_is_long():
+    for path in PACKAGE.rglob("*.py"):
+        most = 30 if path.parent.name == "worker" else 40
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno < most, f"{path.name}: {node.name}"
+
+
+def test_the_wheels_name_has_our_version():
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for page in pages_of_all():
+        assert set(re.findall(r"jobrunner_sqs-([0-9.]+)-py3", page.read_text())) <= {ours}, page.name
+
+
+def pages_of_all():
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
 def test_the_documented_links_exist():
-    for page in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+    for page in pages_of_all():
+        for link, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text()):
+            found = page.parent / link if link else page
+            assert found.exists(), f"{page.name}: {link}"
+            assert not anchor or anchor in anchors(found.read_text()), f"{page.name}: {link}#{anchor}"
+
+
+def anchors(page):
+    """Give what GitHub makes of a page's headings."""
+    headings = re.findall("^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub("[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", ["flask", "async", "sentry"])

@@ -1,4 +1,4 @@
-"""Makes EventBridge Scheduler agree with the schedule file; the only room that speaks to it. Main thread.
+"""Makes EventBridge Scheduler agree with the schedule file; the only room that writes crons there. Main thread.
 
 All schedules live in one group of our own, by app and environment. A group without our tag is
 somebody else's, and refused. What is equal is never written: a rate() schedule would fire at once.

@@ -1,4 +1,4 @@
-"""The only room that speaks to SQS, and the only one that knows boto3's errors; any thread may call it."""
+"""All that is asked of a queue, in our words, and what botocore's errors mean; any thread may call it."""
 
 import json
 import os

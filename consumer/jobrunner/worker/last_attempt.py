@@ -19,7 +19,9 @@ from typing import Any, NoReturn, Self
 
 from structlog.typing import FilteringBoundLogger
 
+from jobrunner.app.around import Around
 from jobrunner.app.calling import Caller
+from jobrunner.app.catalog import Catalog
 from jobrunner.app.coroutines import Coroutines
 from jobrunner.app.loading import load_app, load_around
 from jobrunner.errors import JobrunnerError, QueueError
@@ -77,25 +79,14 @@ class Order:
 def main() -> NoReturn:
     """Run the one delivery that a worker, our parent, puts into stdin."""
     order = Order.unpack(sys.stdin.buffer.read())
-    signals.heed_none()
-    with contextlib.suppress(OSError):  # where memory is short this process goes first, not the web server
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    os.set_inheritable(order.report_to, False)  # noqa: FBT003 - os takes no keyword
-    signals.stay_ours(order.report_to)
-    log = logs.configure(log_format=order.settings.log_format, level=order.settings.log_level)
-    try:
-        # The queue first: what botocore imports late must be there before the app's files come first.
-        queue = requests.working_queue(order.settings.queue_url, visibility_seconds=order.visibility_seconds)
-        settings = order.settings
-        jobs = load_app(app_dir=settings.app_dir, module=settings.module, django=settings.django)
-        around = load_around(settings.around, django=settings.django)
-    except JobrunnerError as error:
-        log.critical("worker.refused", error=str(error), code=int(error.exit_code))
-        sys.exit(error.exit_code)
+    settings = order.settings
+    _set_apart(order)
+    log = logs.configure(log_format=settings.log_format, level=settings.log_level)
+    queue, jobs, around = _loaded(order, log)
     coroutines = Coroutines()
     threading.Thread(target=coroutines.loop, name="coroutines", daemon=True).start()
-    spans = Spans.of(order.settings, log)
-    metrics = Metrics.of(order.settings, methods=jobs.jobs, in_flight=lambda: 1)
+    spans = Spans.of(settings, log)
+    metrics = Metrics.of(settings, methods=jobs.jobs, in_flight=lambda: 1)
     execution = Execution(
         catalog=jobs,
         caller=Caller(around=around, coroutines=coroutines),
@@ -109,6 +100,27 @@ def main() -> NoReturn:
     LastAttempt(
         order=order, queue=queue, execution=execution, coroutines=coroutines, metrics=metrics, spans=spans, log=log
     ).run()
+
+
+def _set_apart(order: Order) -> None:
+    """Heed no signal, go first where memory is short, and keep the pipe to the parent from what the job starts."""
+    signals.heed_none()
+    with contextlib.suppress(OSError):  # before the web server
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    os.set_inheritable(order.report_to, False)  # noqa: FBT003 - os takes no keyword
+    signals.stay_ours(order.report_to)
+
+
+def _loaded(order: Order, log: FilteringBoundLogger) -> tuple[requests.Queue, Catalog, Around | None]:
+    settings = order.settings
+    try:
+        # The queue first: what botocore imports late must be there before the app's files come first.
+        queue = requests.working_queue(settings.queue_url, visibility_seconds=order.visibility_seconds)
+        jobs = load_app(app_dir=settings.app_dir, module=settings.module, django=settings.django)
+        return queue, jobs, load_around(settings.around, django=settings.django)
+    except JobrunnerError as error:
+        log.critical("worker.refused", error=str(error), code=int(error.exit_code))
+        sys.exit(error.exit_code)
 
 
 class LastAttempt:

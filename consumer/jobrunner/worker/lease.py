@@ -26,7 +26,11 @@ class State(IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One delivery in hand; `Hand` owns what changes. Times are monotonic."""
+    """One delivery in hand. Times are monotonic.
+
+    `Hand` owns what changes, but for three that have a writer each: `method` (pool), `overdue` (limits), `told`
+    (settler).
+    """
 
     delivery: Delivery
     received_at: float

@@ -88,6 +88,7 @@ class Runner:
         )
 
     def _work(self, jobs: Catalog, around: Around | None, output: int) -> None:
+        hand, settler, log = self._hand, self._settler, self._log
         self._coroutines = Coroutines()
         execution = Execution(
             catalog=jobs,
@@ -97,27 +98,18 @@ class Runner:
             says_all=self._settings.watched,
             spans=self._spans,
             metrics=self._metrics,
-            log=self._log,
+            log=log,
         )
-        alone = Alone(
-            order=self._order,
-            output=output,
-            execution=execution,
-            hand=self._hand,
-            settler=self._settler,
-            log=self._log,
-        )
+        alone = Alone(order=self._order, output=output, execution=execution, hand=hand, settler=settler, log=log)
         self._awaiting = Awaiting(
             execution=execution,
             coroutines=self._coroutines,
-            hand=self._hand,
-            settler=self._settler,
+            hand=hand,
+            settler=settler,
             most=self._settings.async_jobs,
             died=self._died,
         )
-        self._pool = Pool(
-            execution=execution, alone=alone, awaiting=self._awaiting, hand=self._hand, settler=self._settler
-        )
+        self._pool = Pool(execution=execution, alone=alone, awaiting=self._awaiting, hand=hand, settler=settler)
 
     def _intake(self) -> None:
         settings, order = self._settings, self._order

@@ -78,16 +78,7 @@ class WayOut:
         code = self._wait_for_jobs(code)
         unfinished = self._hand.give_up_all(State.WAITING, State.RUNNING, State.AWAITING)
         self._hand_back(unfinished)
-        deadline = time.monotonic() + SETTLE_SECONDS
-        flushing = self._spans.flush() if self._spans else None
-        for thread in self._sending:
-            thread.join(max(0, deadline - time.monotonic()))
-        self._settler.drain(deadline)
-        if unstarted or unfinished:
-            self._take_echo(deadline)
-        self._metrics.flush()
-        if flushing:
-            flushing.join(max(0, deadline - time.monotonic()))
+        self._send_the_rest(echo=bool(unstarted or unfinished))
         self._log.info(
             "worker.stopped",
             code=int(code),
@@ -99,6 +90,18 @@ class WayOut:
         if self._status:
             self._status.remove()
         signals.end(code)
+
+    def _send_the_rest(self, *, echo: bool) -> None:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        flushing = self._spans.flush() if self._spans else None
+        for thread in self._sending:
+            thread.join(max(0, deadline - time.monotonic()))
+        self._settler.drain(deadline)
+        if echo:
+            self._take_echo(deadline)
+        self._metrics.flush()
+        if flushing:
+            flushing.join(max(0, deadline - time.monotonic()))
 
     def _wait_for_jobs(self, code: ExitCode) -> ExitCode:
         """Let running jobs end within the grace; a later wish may shorten it. Returns the reason that counts."""
