@@ -145,7 +145,7 @@ EVENTS = {
     "around.broken": Event(
         "error",
         "what `--around` names gave no context manager: no job ran; said once a minute, and the jobs are tried again "
-        "after half a minute or more",
+        "after half a minute or more, until their attempts are spent",
         "error",
         of_job=True,
     ),
