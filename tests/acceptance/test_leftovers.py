@@ -113,6 +113,16 @@ def test_a_job_that_returns_a_coroutine_is_done_when_that_ran(app):
     assert app.notes() == ["the inner one ran"]
 
 
+def test_an_app_that_takes_our_log_handler_away_is_told_so_at_the_start(app):
+    app.write_jobs(
+        "import logging.config\nlogging.config.dictConfig({'version': 1, 'handlers': {'theirs': "
+        "{'class': 'logging.StreamHandler'}}, 'root': {'handlers': ['theirs']}})\n"
+    )
+    worker = app.consume()
+    (found,) = worker.wait("check.finding", subject="logging")
+    assert found["cure"].startswith("call fileConfig or dictConfig in the web server only")
+
+
 def test_a_job_that_blocks_the_loop_is_the_only_one_over_its_limit(app):
     worker = app.consume("--job-timeout", 8)
     app.enqueue(*[("anap", {"seconds": 60, "name": f"n{n}"}) for n in range(3)])

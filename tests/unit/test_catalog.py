@@ -121,6 +121,11 @@ def test_unknown_names_get_near_misses_or_the_reason(app):
         found.find("all")
     with pytest.raises(UnknownMethod, match="it is 'ship_order', without the module in front"):
         found.find("shop.ship_order")
+    many = catalog.Catalog(module="m", jobs={f"job{n}": None for n in range(12)}, left_out={})
+    with pytest.raises(UnknownMethod, match="it has job0, .*, job9 and 2 more"):
+        many.find("zzz")
+    with pytest.raises(UnknownMethod, match="near misses: job1"):
+        many.find("m.jbo1")
     with pytest.raises(UnknownMethod, match="'zzz' in module 'shop'; it has ship_order"):
         found.find("zzz")
 

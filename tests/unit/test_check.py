@@ -270,6 +270,21 @@ def test_a_module_without_methods_is_an_error_with_its_cure(count, level):
     assert (found.level, "write public functions in jobs" in found.cure) == (level, not count)
 
 
+def test_a_module_that_is_not_there_is_looked_for_by_its_cure(tmp_path):
+    options = {"module": "shop.nowhere", "app_dir": tmp_path, "django": None}
+    (found,) = check._app(options, None)
+    assert "no module 'shop.nowhere'" in found.value
+    assert found.cure.startswith("find it: find . -name 'nowhere*'")
+
+
+def test_a_folder_that_cannot_be_written_is_no_place_for_a_status_file(monkeypatch, tmp_path):
+    assert list(check._status_file(tmp_path / "status.json")) == []
+    monkeypatch.setattr(check.os, "access", lambda folder, _: folder != tmp_path)
+    (found,) = check._status_file(tmp_path / "status.json")
+    assert (found.level, found.value) == ("error", f"{tmp_path} cannot be written")
+    assert "another --status-file" in found.cure
+
+
 def test_an_app_that_silences_its_jobs_is_told_how_not_to():
     assert rules.of_logging(is_heard=True).level == "ok"
     finding = rules.of_logging(is_heard=False)

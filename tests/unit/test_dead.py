@@ -3,8 +3,10 @@
 import dataclasses
 import time
 
+import click
 import pytest
 
+from jobrunner.cli.dead import _progress
 from jobrunner.errors import QueueError, SettingsError
 from jobrunner.message import decode
 from jobrunner.operate import dead as room
@@ -261,3 +263,13 @@ def test_without_a_dead_letter_queue_the_cure_is_named(monkeypatch):
 def test_a_malformed_body_is_shown_as_it_is(body):
     shown = DeadLetter(message_id="m", receipt_handle="h", body=body, sent_at=0.0, receives=1).document()
     assert shown["body"] == body
+
+
+@pytest.mark.parametrize("done", [3, 5, 7])
+def test_a_bar_ends_at_the_end_also_where_sqs_counted_others(monkeypatch, done):
+    bars = []
+    made = click.progressbar
+    monkeypatch.setattr(click, "progressbar", lambda **how: bars.append(made(**how)) or bars[0])
+    with _progress("sending", 5) as progress:
+        progress(done)
+    assert bars[0].pos == bars[0].length == 5

@@ -102,11 +102,22 @@ def test_values_json_cannot_write_do_not_lose_the_line():
     assert json.loads(line)["event"] == "e"
 
 
-@pytest.mark.parametrize("no_color", ["", "1"])
-def test_colours_are_for_terminals_and_no_color_is_honoured(monkeypatch, no_color):
+@pytest.mark.parametrize(
+    ("terminal", "no_color", "term", "wants"),
+    [
+        (True, "", "xterm", True),
+        (True, "1", "xterm", False),
+        (True, "", "dumb", False),
+        (False, "", "xterm", False),
+    ],
+)
+def test_colours_are_for_terminals_that_have_some_and_no_color_is_honoured(
+    monkeypatch, terminal, no_color, term, wants
+):
     monkeypatch.setenv("NO_COLOR", no_color)
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    assert logs.wants_colors() is (no_color == "")
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    assert logs.wants_colors() is wants
 
 
 def test_the_library_itself_configures_nothing_at_import():

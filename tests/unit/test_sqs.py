@@ -201,6 +201,16 @@ def test_what_a_server_gives_as_null_is_nothing():
     assert queue.change_visibility([("h", 0)])[0].sender_fault is False
 
 
+def test_a_queue_that_is_not_there_is_said_with_where_it_was_asked_for(monkeypatch):
+    def request(**_):
+        raise client_error("QueueDoesNotExist", 400)
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "http://elsewhere:1")
+    says = "No queue http://h/1/q in.*asked at http://elsewhere:1: AWS_ENDPOINT_URL_SQS overrides the URL's host"
+    with pytest.raises(errors.QueueNotFound, match=says):
+        sqs.asked(request, QueueUrl="http://h/1/q")
+
+
 def test_an_expired_login_is_denied_access_too():
     def old():
         raise RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired.")
