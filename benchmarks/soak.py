@@ -64,9 +64,10 @@ def main():
             deadline = time.monotonic() + 300
             while sum(counts(url)) and time.monotonic() < deadline:
                 time.sleep(1)
-            report(folder, sent, samples, sum(counts(url)), sum(counts(url, dead=True)))
+            lost = report(folder, sent, samples, sum(counts(url)), sum(counts(url, dead=True)))
             worker.terminate()
             print("exit code", worker.wait(10), flush=True)
+            return 1 if lost else 0
         finally:
             if worker.is_running():
                 worker.kill()
@@ -82,14 +83,7 @@ def soak(worker, proxy, url, options):
     threading.Thread(target=trouble, args=(worker, proxy, began + options.minutes * 60, kinds), daemon=True).start()
     while (now := time.monotonic() - began) < options.minutes * 60:
         due = int(now * options.per_second)
-        calls = [
-            (
-                random.choice(("work", "wait")),
-                {"n": n, "seconds": random.random() / 10, "fails": random.random() < 0.02},
-            )
-            for n in range(sent, due)
-        ]
-        enqueue_many(calls, queue_url=url)
+        enqueue_many([(random.choice(("work", "wait")), params(n)) for n in range(sent, due)], queue_url=url)
         sent = due
         if now // 60 >= len(samples):
             sample = worker.memory_info().rss / 2**20, worker.num_fds(), worker.num_threads()
@@ -128,7 +122,8 @@ def report(folder, sent, samples, left, dead):
     first, last = samples[min(SETTLED_MINUTE, len(samples) - 1)], samples[-1]
     print(f"since minute {SETTLED_MINUTE}: {last[0] - first[0]:+.1f} MB, descriptors {first[1]} to {last[1]}, ", end="")
     print(f"threads {first[2]} to {last[2]}; highest {max(sample[0] for sample in samples):.1f} MB", flush=True)
+    return bool(lost or left or dead)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
