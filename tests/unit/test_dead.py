@@ -272,4 +272,4 @@ def test_a_bar_ends_at_the_end_also_where_sqs_counted_others(monkeypatch, done):
     monkeypatch.setattr(click, "progressbar", lambda **how: bars.append(made(**how)) or bars[0])
     with _progress("sending", 5) as progress:
         progress(done)
-    assert bars[0].pos == bars[0].length == 5
+    assert bars[0].pct == 1.0
