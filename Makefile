@@ -30,7 +30,7 @@ lint: .venv/ready  ## style, types, the order of imports
 	$(BIN)/lint-imports --no-logo
 
 check: lint  ## all that a machine can check without running a worker
-	$(BIN)/pytest -q tests/unit tests/docs
+	$(BIN)/pytest -q -n 4 tests/unit tests/docs
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
