@@ -188,6 +188,16 @@ def test_the_event_loop_goes_on_while_sqs_hangs(monkeypatch, senders):
     assert asyncio.run(web())
 
 
+def test_what_is_wrong_with_a_call_is_said_as_enqueue_says_it():
+    def greet(name):
+        """Stands for a job."""
+
+    with pytest.raises(BadParams, match="missing a required argument: 'name'; unexpected 'nam'"):
+        call(greet, nam="Ada")
+    with pytest.raises(SettingsError, match=r"takes the function itself; with its name write enqueue\('hello.greet'"):
+        call("hello.greet", name="Ada")
+
+
 def test_params_of_a_call_go_by_name_and_must_fit(ran):
     assert call(ran.ship, 7, fast=True).params == {"number": 7, "fast": True}
     with pytest.raises(BadParams, match="missing a required argument: 'number'"):

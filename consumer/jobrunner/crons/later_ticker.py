@@ -1,7 +1,6 @@
 """Fires the one-time schedules that an emulator keeps and never fires; a thread of `dev` and of `crons run`."""
 
 import threading
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -23,18 +22,23 @@ class LaterTicker:
         self._schedules = schedules
         self._queue_urls = {url.rpartition("/")[2]: url for url in queue_urls}
         self._known: dict[Key, Scheduled | None] = {}
+        self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Look from now on, until the process ends."""
+        """Look from now on, until the process ends or this is stopped."""
         threading.Thread(target=self._loop, name="later-ticker", daemon=True).start()
 
+    def stop(self) -> None:
+        """Look no more, before the emulator ends: that it does not answer then is no news."""
+        self._stopped.set()
+
     def _loop(self) -> None:
-        while True:
-            time.sleep(LOOK_SECONDS)
+        while not self._stopped.wait(LOOK_SECONDS):
             try:
                 self.tick()
             except QueueError as error:
-                click.echo(f"jobs for later: {error}", err=True)
+                if not self._stopped.is_set():
+                    click.echo(f"jobs for later: {error}", err=True)
 
     def tick(self) -> None:
         """Send what is due, then take it away."""

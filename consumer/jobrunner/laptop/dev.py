@@ -105,12 +105,15 @@ def run(laptop: Laptop) -> int:
                 programs.start([*PROGRAM, "consume", "--reload", *place, "--queue-url", url], environment)
             schedules = Schedules(place=Place.told(aws), queue_url=urls[0], read_seconds=5)
             schedules.make_group()
-            LaterTicker(schedules=schedules, queue_urls=urls).start()
+            later = LaterTicker(schedules=schedules, queue_urls=urls)
+            later.start()
             if laptop.command:
                 path = os.pathsep.join(filter(None, [str(laptop.app_dir), environment.get("PYTHONPATH")]))
                 programs.start(laptop.command, {**environment, "PYTHONPATH": path})
             no_later = {**environment, "JOBRUNNER_LATER_GROUP": ""}  # those are fired here, once
-            return programs.wait(laptop, [*PROGRAM, "crons", "run", "--reload", *place], no_later)
+            code = programs.wait(laptop, [*PROGRAM, "crons", "run", "--reload", *place], no_later)
+            later.stop()
+            return code
 
 
 def _say(printed: Mapping[str, str], file: str) -> None:

@@ -24,6 +24,8 @@ def call(function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) ->
 
     Params go by name, so that a job may change their order.
     """
+    if isinstance(function, str):
+        raise SettingsError(f"call() takes the function itself; with its name write enqueue({function!r}, {{...}})")
     check_callable(function)
     name, signature = getattr(function, "__qualname__", repr(function)), inspect.signature(function, **LAZILY)
     bound = _bound(name, signature, args, kwargs)
@@ -57,7 +59,10 @@ def _bound(
     try:
         return signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise BadParams(f"{name}{signature}: {error}") from None
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+        unknown = [] if takes_any else [key for key in kwargs if key not in signature.parameters]
+        more = "".join(f"; unexpected {key!r}" for key in unknown if repr(key) not in str(error))
+        raise BadParams(f"{name}{signature}: {error}{more}") from None
 
 
 def check_callable(function: Any) -> None:
