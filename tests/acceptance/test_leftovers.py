@@ -139,7 +139,7 @@ def test_a_job_that_blocks_the_loop_is_the_only_one_over_its_limit(app):
 def test_with_few_attempts_nothing_becomes_a_dead_letter_that_never_ran(app, make_queue, server_url, attempts_max):
     app.queue_url = make_queue(server_url, attempts_max=attempts_max)
     worker = app.consume()
-    count = int(os.environ.get("FEW_ATTEMPTS_JOBS", "900"))
+    count = int(os.environ.get("FEW_ATTEMPTS_JOBS", "450"))
     app.enqueue(*[("slow_in_thirty", {"n": n}) for n in range(count)])
     worker.wait("job.done", count, seconds=200, method="slow_in_thirty")
     wait_for(lambda: counts(app.queue_url) == (0, 0, 0))
