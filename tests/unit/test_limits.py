@@ -42,3 +42,14 @@ def test_what_a_job_waited_for_another_that_held_the_loop_is_not_of_its_own_time
         limit.check()
     assert cancelled == ["a"]
     assert [line["message_id"] for line in events.named("job.timed_out")] == ["a"]
+
+
+def test_one_that_began_while_the_loop_was_held_does_not_begin_later_than_now():
+    now = 100.0
+    hand = Hand(threads=1, visibility_seconds=60, attempts_max=5, clock=lambda: now)
+    delivery = Delivery(message_id="a", receipt_handle="h", body="{}", attempt=1, sent_at=0)
+    (lease,) = hand.received([delivery], asked=0, held_since=now, receive_seconds=0)
+    hand.start(lease)
+    now = 103.0
+    hand.excuse(lease, since=90.0)
+    assert lease.started_at == now

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import FunctionType, ModuleType
@@ -55,16 +55,17 @@ class Job:
         try:
             return self.signature.bind(*params) if isinstance(params, list) else self.signature.bind(**params)
         except TypeError as error:
-            more = "".join(f"; unexpected {name!r}" for name in self._unknown(params) if repr(name) not in str(error))
-            raise BadParams(f"{self.method}{self.signature}: {error}{more}") from None
+            raise misfit(self.method, self.signature, error, params if isinstance(params, dict) else ()) from None
 
-    def _unknown(self, params: Params) -> list[str]:
-        """List the params that it does not know: a misspelt one says more than the one that is missing for it."""
-        kinds = {name: parameter.kind for name, parameter in self.signature.parameters.items()}
-        if isinstance(params, list) or Kind.VAR_KEYWORD in kinds.values():
-            return []
-        by_name = (Kind.POSITIONAL_OR_KEYWORD, Kind.KEYWORD_ONLY)
-        return [str(name) for name in params if kinds.get(name) not in by_name]
+
+def misfit(method: str, signature: inspect.Signature, error: TypeError, names: Iterable[str]) -> BadParams:
+    """Say what does not fit, and which params by name are not known: a misspelt one says more than a missing one."""
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    by_name = (Kind.POSITIONAL_OR_KEYWORD, Kind.KEYWORD_ONLY)
+    takes_any = Kind.VAR_KEYWORD in kinds.values()
+    unknown = [] if takes_any else [str(name) for name in names if kinds.get(name) not in by_name]
+    more = "".join(f"; unexpected {name!r}" for name in unknown if repr(name) not in str(error))
+    return BadParams(f"{method}{signature}: {error}{more}")
 
 
 class Catalog:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
-from jobrunner.app.catalog import LAZILY, Params, is_django_task
+from jobrunner.app.catalog import LAZILY, Params, is_django_task, misfit
 from jobrunner.errors import BadParams, SettingsError
 
 P = ParamSpec("P")
@@ -59,10 +59,7 @@ def _bound(
     try:
         return signature.bind(*args, **kwargs)
     except TypeError as error:
-        takes_any = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
-        unknown = [] if takes_any else [key for key in kwargs if key not in signature.parameters]
-        more = "".join(f"; unexpected {key!r}" for key in unknown if repr(key) not in str(error))
-        raise BadParams(f"{name}{signature}: {error}{more}") from None
+        raise misfit(name, signature, error, kwargs) from None
 
 
 def check_callable(function: Any) -> None:

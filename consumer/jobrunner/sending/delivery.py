@@ -35,14 +35,11 @@ def deliver(url: str, messages: list[tuple[str, str]], how: How) -> list[Sent]:
     seconds = budget.told()
     patience = budget.Patience(seconds)
 
-    def send(batch: list[int]) -> Sent:
-        def once(left: list[int]) -> dict[int, sqs.Refusal]:
-            wanted = [bodies[index] for index in left]
-            return _queue(url, seconds, os.getpid()).send(wanted, delay_seconds=how.delay_seconds, group=how.group)
+    def send(left: list[int]) -> dict[int, sqs.Refusal]:
+        wanted = [bodies[index] for index in left]
+        return _queue(url, seconds, os.getpid()).send(wanted, delay_seconds=how.delay_seconds, group=how.group)
 
-        return _send_batch(once, batch, patience)
-
-    return _in_parallel(send, sqs.batches([len(body) for body in bodies]))
+    return _in_parallel(lambda batch: _send_batch(send, batch, patience), sqs.batches([len(body) for body in bodies]))
 
 
 def _schedule_all(url: str, messages: list[tuple[str, str]], at: datetime, group: str | None) -> list[Sent]:

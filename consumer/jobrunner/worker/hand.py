@@ -154,6 +154,11 @@ class Hand:
             lease.thread_id = threading.get_ident()
             return True
 
+    def excuse(self, lease: Lease, *, since: float) -> None:
+        """Count none of the time from then on that a job has waited for another: it begins that much later."""
+        with self._changed:
+            lease.started_at += self.now() - max(since, lease.started_at)
+
     def finish(self, lease: Lease) -> bool:
         """Mark a running delivery as done: renewed until its delete is confirmed. False if it was given up."""
         return self._end(lease, State.DONE)

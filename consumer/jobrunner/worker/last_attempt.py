@@ -42,7 +42,7 @@ TICK_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
 #: How the process ends when it has deleted its message, for a parent that no report reaches.
 DELETED = 64
-#: Between two tries to settle, where no parent does.
+#: Between two tries to delete.
 PAUSE_SECONDS = 1.0
 SPARE_SECONDS = 5
 

@@ -53,7 +53,7 @@ class LoopWatch:
         if self.holder:
             for lease in self._hand.all_in(State.AWAITING, State.RUNNING):
                 if self.keeps_waiting(lease):
-                    lease.started_at += time.monotonic() - self._held_since
+                    self._hand.excuse(lease, since=self._held_since)
         self._said, self._held_since, self.holder = False, 0.0, None
 
     def _say(self, held_seconds: float) -> None:
