@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from datetime import UTC, datetime
 
 bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
@@ -39,19 +40,21 @@ class Json(logging.Formatter):
 
 
 class Lines(io.TextIOBase):
-    """Takes the place of stderr: what is printed there becomes lines of the log."""
+    """Takes the place of stderr: what a thread prints there becomes lines of the log."""
 
-    rest = ""
-    is_writing = False
+    def __init__(self):
+        super().__init__()
+        self.of_thread = threading.local()
 
     def write(self, text):
         """Log what is whole. A log that fails prints to stderr, which is here."""
-        *whole, self.rest = (self.rest + text).split("\n")
-        if not self.is_writing:
-            self.is_writing = True
+        mine = vars(self.of_thread)
+        *whole, mine["rest"] = (mine.get("rest", "") + text).split("\n")
+        if not mine.get("is_writing"):
+            mine["is_writing"] = True
             for line in filter(str.strip, whole):
                 logging.getLogger("stderr").warning("%s", line)
-            self.is_writing = False
+            mine["is_writing"] = False
         return len(text)
 
 
