@@ -56,15 +56,15 @@ def app(app):
 
 
 @pytest.mark.parametrize("method", ["failure_of_50_mb", "a_failure_of_50_mb"])
-def test_a_hundred_failed_jobs_leave_no_memory_behind(app, method):
+def test_failed_jobs_leave_no_memory_behind(app, method):
     worker = app.consume("--threads", 2)
     worker.wait("worker.ready")
     process = psutil.Process(worker.process.pid)
     app.enqueue(*[(method, {})] * 10)
     worker.wait("job.failed", 10, method=method)
     before = process.memory_info().rss
-    app.enqueue(*[(method, {})] * 100)
-    worker.wait("job.failed", 110, seconds=60, method=method)
+    app.enqueue(*[(method, {})] * 30)
+    worker.wait("job.failed", 40, seconds=120, method=method)
     assert process.memory_info().rss - before < 110_000_000, "at most the two that may be running again"
 
 
@@ -73,12 +73,12 @@ def test_a_worker_that_is_idle_keeps_no_bodies(app):
     worker.wait("worker.ready")
     process = psutil.Process(worker.process.pid)
     before = process.memory_info().rss
-    for round_ in (1, 2, 3, 4):
-        app.enqueue(*[("takes", {"body": "x" * 1_000_000})] * 100)
-        worker.wait("job.done", 100 * round_, seconds=60)
+    for round_ in (1, 2):
+        app.enqueue(*[("takes", {"body": "x" * 1_000_000})] * 50)
+        worker.wait("job.done", 50 * round_, seconds=120)
     app.wait_until_empty()
-    # What the allocator keeps differs by Python and by chance; each thread's last bodies would be 300 MB.
-    assert process.memory_info().rss - before < 160_000_000
+    # What the allocator keeps differs by Python and by chance, 25 to 50 MB; all bodies would be 100 MB and more.
+    assert process.memory_info().rss - before < 90_000_000
 
 
 @pytest.mark.parametrize("method", ["tenant", "atenant"])
