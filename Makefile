@@ -27,7 +27,8 @@ lint: .venv/ready  ## style, types, the order of imports
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
+	PYTHONPATH=consumer $(BIN)/uv tool run --quiet --python $(BIN)/python --constraints requirements.lock \
+		--from import-linter lint-imports --no-logo
 
 check: lint  ## all that a machine can check without running a worker
 	$(BIN)/pytest -q -n 4 tests/unit tests/docs
@@ -43,7 +44,7 @@ wheel: .venv/ready  ## dist/jobrunner_sqs-*.whl, for an app's requirements
 	$(BIN)/python -m build --wheel --installer uv
 
 lock: .venv/ready  ## newest versions of everything, written down
-	$(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --extra demo --group tools --group tests \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --extra demo --group tools --group imports --group tests \
 		--no-emit-index-url --no-header --no-annotate --output-file requirements.lock pyproject.toml
 
 lowest: .venv/ready  ## unit and contract tests with the oldest run-time dependencies that we promise

@@ -1,6 +1,7 @@
 """What all tests share: a captured log, AWS's variables pointed at nothing, and the two servers."""
 
 import contextlib
+import functools
 import tempfile
 import threading
 from pathlib import Path
@@ -85,6 +86,8 @@ def moto_url():
 
 
 SHARED = pytest.StashKey()
+#: Nobody starts the shared one again, and writing all to a disk would be a third of its work.
+in_memory = functools.partial(servers.ElasticMQ, in_memory=True)
 
 
 @pytest.hookimpl(trylast=True)
@@ -101,7 +104,7 @@ def pytest_configure_node(node):
     """Start one server of each kind for all processes of a parallel run: one for each would cost more than it saves."""
     if SHARED not in node.config.stash:
         folder = tempfile.TemporaryDirectory()
-        started = {"elasticmq": servers.ElasticMQ(Path(folder.name)), "ministack": servers.MiniStack(Path(folder.name))}
+        started = {"elasticmq": in_memory(Path(folder.name)), "ministack": servers.MiniStack(Path(folder.name))}
         node.config.stash[SHARED] = folder, started
         for server in started.values():
             with contextlib.suppress(servers.NotHere):  # each test that needs it says so
@@ -150,7 +153,7 @@ def server_of(kind, make, config):
 
 @pytest.fixture(scope="session")
 def elasticmq_url(request):
-    yield from server_of("elasticmq", servers.ElasticMQ, request.config)
+    yield from server_of("elasticmq", in_memory, request.config)
 
 
 @pytest.fixture(scope="session")

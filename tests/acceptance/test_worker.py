@@ -11,6 +11,8 @@ from workers import PROGRAM
 
 from jobrunner import enqueue
 
+#: What does not depend on the server.
+on_one_server = pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
 STEERED = """
 class Busy(Exception): retry_seconds = 1
 class Never(Exception): retry_seconds = None
@@ -41,6 +43,7 @@ def test_a_job_may_steer_its_retries(app):
     assert "never  given up: retry_seconds is None" in found.stdout
 
 
+@on_one_server
 def test_what_it_is_told_by_flags_holds_for_enqueue_in_its_jobs(app):
     """The queue and the module: nothing is in the environment."""
     (app.folder / "jobs.py").unlink()
@@ -51,7 +54,7 @@ def test_what_it_is_told_by_flags_holds_for_enqueue_in_its_jobs(app):
 
 
 # moto looks at every message for each receive: a thousand take it a minute.
-@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+@on_one_server
 def test_a_thousand_mixed_jobs_are_all_accounted_for(app, client):
     calls = []
     for n in range(160):
@@ -109,7 +112,7 @@ def test_what_comes_just_after_the_end_of_a_worker_is_not_lost_to_its_long_poll(
 
 
 # Not on moto: its long poll does not notice what becomes visible, and then gives it to a poll whose client is gone.
-@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+@on_one_server
 def test_sigterm_hands_running_jobs_back_and_they_start_elsewhere_at_once(app):
     worker = app.consume("--wait-seconds", 20)
     app.enqueue(
@@ -129,6 +132,7 @@ def test_sigterm_hands_running_jobs_back_and_they_start_elsewhere_at_once(app):
     other.kill()
 
 
+@on_one_server
 def test_a_second_signal_ends_it_at_once(app):
     worker = app.consume()
     app.enqueue(("nap", {"seconds": 30}))
@@ -159,6 +163,7 @@ def test_stop_when_empty_runs_what_is_there_and_ends(app):
     assert app.counts() == (0, 0, 0)
 
 
+@on_one_server
 def test_a_hostile_app_directory_changes_nothing(app):
     for name in (
         "queue",
@@ -181,6 +186,7 @@ def test_a_hostile_app_directory_changes_nothing(app):
     assert app.notes() == ["fine"]
 
 
+@on_one_server
 def test_an_app_with_packages_of_our_folders_names_works(app):
     """An app may have its own `consumer`, `queue`, `worker`: the one name that is ours is `jobrunner`."""
     app.write("consumer/__init__.py", "def taste(): return 'theirs'\n")
@@ -193,6 +199,7 @@ def test_an_app_with_packages_of_our_folders_names_works(app):
     assert app.notes() == ["theirs theirs"]
 
 
+@on_one_server
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -215,6 +222,7 @@ def test_a_missing_queue_is_an_error_at_once(app):
     assert "sqs get-queue-url" in worker.named("worker.refused")[0]["error"]
 
 
+@on_one_server
 def test_missing_credentials_are_an_error_at_once(app):
     env = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "HOME": str(app.folder)}
     worker = app.consume(env=env)
@@ -222,6 +230,7 @@ def test_missing_credentials_are_an_error_at_once(app):
     assert "AWS_ACCESS_KEY_ID" in worker.named("worker.refused")[0]["error"]
 
 
+@on_one_server
 def test_the_endpoint_may_come_from_the_environment(app):
     server, _, path = app.queue_url.partition("/0000") if "/0000" in app.queue_url else app.queue_url.partition("/1234")
     account = app.queue_url.split("/")[3]
@@ -234,6 +243,7 @@ def test_the_endpoint_may_come_from_the_environment(app):
     assert app.notes() == ["here"]
 
 
+@on_one_server
 def test_around_and_context_reach_every_line(app):
     app.write("jobs.py", "import logging\nlog = logging.getLogger('app')\ndef say(): log.warning('inside')\n")
     app.write(
@@ -256,6 +266,7 @@ def test_around_and_context_reach_every_line(app):
     assert {(line["job_id"], line["method"], line["attempt"]) for line in mine} == {(job_id, "say", 1)}
 
 
+@on_one_server
 def test_params_are_never_logged(app):
     app.enqueue(("note", {"name": "s3cret"}), ("fail", {"x": "s3cret"}), ("nope", {"x": "s3cret"}))
     worker = app.consume()
@@ -266,6 +277,7 @@ def test_params_are_never_logged(app):
     assert "s3cret" not in json.dumps(worker.lines) + str(worker)
 
 
+@on_one_server
 def test_lines_are_whole_and_short_even_with_endless_tracebacks(app):
     app.write("jobs.py", "def deep(n=0):\n    deep(n + 1) if n else other(1)\ndef other(n): deep(n)\n")
     app.enqueue(*[("deep", {}) for _ in range(20)])
@@ -276,7 +288,7 @@ def test_lines_are_whole_and_short_even_with_endless_tracebacks(app):
     assert max(len(json.dumps(line, separators=(",", ":"))) for line in worker.lines) < 4096
 
 
-@pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
+@on_one_server
 @pytest.mark.parametrize(
     ("call", "event"), [(("note", {"wrong": 1}), "job.bad_params"), (("no.such.job", {}), "job.unknown_method")]
 )
