@@ -51,7 +51,7 @@ lowest: .venv/ready  ## unit and contract tests with the oldest run-time depende
 	$(PYTHON) -m venv --clear .cache/lowest
 	$(PIP) --python .cache/lowest --resolution lowest-direct .
 	$(PIP) --python .cache/lowest --group unit
-	.cache/lowest/bin/python -m pytest -q -n 3 -p no:randomly -k "not ministack" tests/unit tests/contract
+	.cache/lowest/bin/python -m pytest -q -n 3 -p no:randomly -k "not ministack and not elasticmq" tests/unit tests/contract
 
 foreign: .venv/ready  ## a large project that is not ours, Wagtail's start template, with its tasks run as shipped
 	$(PYTHON) -m venv --clear .cache/foreign
