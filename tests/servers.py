@@ -165,7 +165,7 @@ def _resolve_jars():
         raise NotHere(f"mvn could not resolve ElasticMQ: {done.stdout[-500:]}")
 
 
-def wait_for(condition, seconds=60, what="the condition"):
+def wait_for(condition, seconds=120, what="the condition"):
     """Wait until a condition holds; returns its value, or fails at the deadline.
 
     It looks the less often the longer it waits, since most conditions ask a server, and eight tests wait at once.

@@ -51,7 +51,7 @@ class Worker:
             if line.get("event") == event and all(line.get(key) == value for key, value in having.items())
         ]
 
-    def wait(self, event, count=1, seconds=60, **having):
+    def wait(self, event, count=1, seconds=120, **having):
         """Wait for so many lines of a kind; returns them."""
         return wait_for(
             lambda: len(self.named(event, **having)) >= count and self.named(event, **having),
