@@ -17,8 +17,8 @@ demo: .venv/ready  ## the main job, on a laptop: embedded SQS, worker, real jobs
 page: .venv/ready  ## the demo's web page, with a worker and crons, until Ctrl-C
 	PATH="$(CURDIR)/$(BIN):$$PATH" jobrunner dev -- flask --app web.app run --port 8000
 
-test: .venv/ready  ## every test, eight at a time: most of them wait
-	$(BIN)/pytest -q -n 8 --maxschedchunk 1
+test: .venv/ready  ## every test, six at a time: most of them wait
+	$(BIN)/pytest -q -n 6 --maxschedchunk 1
 
 unit: .venv/ready  ## the tests that need no server: seconds
 	$(BIN)/pytest -q tests/unit

@@ -39,7 +39,7 @@ def aws(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("JOBRUNNER_ENQUEUE_SECONDS", "60")  # these machines are noisy, and tests run eight at a time
+    monkeypatch.setenv("JOBRUNNER_ENQUEUE_SECONDS", "60")  # these machines are noisy, and tests run six at a time
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def moto_url():
 
 SHARED = pytest.StashKey()
 #: Nobody starts the shared one again, and writing all to a disk would be a third of its work.
-in_memory = functools.partial(servers.ElasticMQ, in_memory=True)
+in_memory = functools.partial(servers.ElasticMQ, in_memory=True, quick=True)
 
 
 @pytest.hookimpl(trylast=True)

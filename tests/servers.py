@@ -85,22 +85,25 @@ class Server:
 
 
 class ElasticMQ(Server):
-    """With the shipped configuration; `start` after `kill` finds its messages again, unless they are in memory."""
+    """With the shipped configuration; `start` after `kill` finds its messages again, unless they are in memory.
+
+    `quick` leaves out Java's thorough compiler, which takes half the processor of the first minutes and is worth it
+    only where a server is measured or works for long.
+    """
 
     name = "ElasticMQ"
 
-    def __init__(self, folder, *, port=None, in_memory=False):
+    def __init__(self, folder, *, port=None, in_memory=False, quick=False):
         super().__init__(folder, port=port)
         self.in_memory = in_memory
+        self.java = ["java", "-Xmx512m", *(["-XX:TieredStopAtLevel=1"] if quick else [])]
 
     def start(self):
         shipped = (ROOT / "deploy" / "elasticmq.conf").read_text()
         config = self.folder / "elasticmq.conf"
         here = shipped.replace("port = 9324", f"port = {self.port}").replace("/data/", f"{self.folder}/")
         config.write_text(here.replace("enabled = true, uri", "enabled = false, uri") if self.in_memory else here)
-        # Compiled by the quick compiler alone: the thorough one takes half the processor of a run of minutes.
-        java = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1"]
-        return self.run([*java, f"-Dconfig.file={config}", "-cp", f"{jars()}/*", "org.elasticmq.server.Main"])
+        return self.run([*self.java, f"-Dconfig.file={config}", "-cp", f"{jars()}/*", "org.elasticmq.server.Main"])
 
 
 #: An environment of its own: it pins its own botocore.
@@ -168,7 +171,7 @@ def _resolve_jars():
 def wait_for(condition, seconds=120, what="the condition"):
     """Wait until a condition holds; returns its value, or fails at the deadline.
 
-    It looks the less often the longer it waits, since most conditions ask a server, and eight tests wait at once.
+    It looks the less often the longer it waits, since most conditions ask a server, and several tests wait at once.
     """
     started = time.monotonic()
     while not (value := condition()):

@@ -51,7 +51,7 @@ def elasticmq(tmp_path):
     folder = tmp_path / "elasticmq"
     folder.mkdir()
     with skipping_what_is_not_here():
-        server = ElasticMQ(folder).start()
+        server = ElasticMQ(folder, quick=not FULL).start()
     yield server
     server.kill()
 
