@@ -28,6 +28,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            pipesize=1 << 20,  # room for thousands of lines: a worker drops what a starved reader leaves unread
             **popen,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -56,7 +57,7 @@ class Worker:
         return wait_for(
             lambda: len(self.named(event, **having)) >= count and self.named(event, **having),
             seconds,
-            lambda: f"{count} x {event} {having} in\n{self}",
+            lambda: f"{count} x {event} {having}, {len(self.named(event, **having))} by now, in\n{self}",
         )
 
     def signal(self, number=signal.SIGTERM):
