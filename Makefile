@@ -47,7 +47,7 @@ lock: .venv/ready  ## newest versions of everything, written down
 	$(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --extra demo --group tools --group imports --group tests \
 		--no-emit-index-url --no-header --no-annotate --output-file requirements.lock pyproject.toml
 
-lowest: .venv/ready  ## unit and contract tests with the oldest run-time dependencies that we promise
+lowest: .venv/ready  ## unit and contract tests, on moto, with the oldest run-time dependencies that we promise
 	$(PYTHON) -m venv --clear .cache/lowest
 	$(PIP) --python .cache/lowest --resolution lowest-direct .
 	$(PIP) --python .cache/lowest --group unit

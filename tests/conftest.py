@@ -86,7 +86,7 @@ def moto_url():
 
 
 SHARED = pytest.StashKey()
-#: Nobody starts the shared one again, and writing all to a disk would be a third of its work.
+#: Nobody starts the shared one again, and writing all to a disk would be a quarter of its work.
 in_memory = functools.partial(servers.ElasticMQ, in_memory=True, quick=True)
 
 

@@ -228,8 +228,8 @@ def named(process):
 @pytest.mark.long
 def test_on_a_busy_machine_every_last_attempt_runs(last):
     """Beside programs that compute, on whatever cores there are; the visibility timeout is 10 s."""
-    size = int(os.environ.get("BUSY_JOBS", "4"))
-    load = int(os.environ.get("BUSY_LOAD", "4"))
+    size = int(os.environ.get("BUSY_JOBS", "4"))  # full size: 30
+    load = int(os.environ.get("BUSY_LOAD", "4"))  # full size: 20
     burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(load)]
     try:
         worker = last.consume("--threads", 30)

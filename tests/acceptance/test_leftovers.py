@@ -64,7 +64,7 @@ def test_failed_jobs_leave_no_memory_behind(app, method):
     worker.wait("job.failed", 10, method=method)
     before = process.memory_info().rss
     app.enqueue(*[(method, {})] * 30)
-    worker.wait("job.failed", 40, seconds=120, method=method)
+    worker.wait("job.failed", 40, method=method)
     assert process.memory_info().rss - before < 110_000_000, "at most the two that may be running again"
 
 
@@ -75,7 +75,7 @@ def test_a_worker_that_is_idle_keeps_no_bodies(app):
     before = process.memory_info().rss
     for round_ in (1, 2):
         app.enqueue(*[("takes", {"body": "x" * 1_000_000})] * 50)
-        worker.wait("job.done", 50 * round_, seconds=120)
+        worker.wait("job.done", 50 * round_)
     app.wait_until_empty()
     # What the allocator keeps differs by Python and by chance, 25 to 50 MB; all bodies would be 100 MB and more.
     assert process.memory_info().rss - before < 90_000_000

@@ -73,10 +73,10 @@ def test_two_hundred_threads_that_compute_stop_when_told_and_lose_nothing(app):
     """Each request of the stop must win the interpreter from two hundred that want it."""
     app.enqueue(*[("computes", {})] * 200)
     worker = app.consume("--threads", 200, "--visibility-timeout", 30)
-    wait_for(app.notes, 120)
+    wait_for(app.notes)
     worker.stop()
     assert worker.named("worker.stopped"), str(worker)
-    wait_for(lambda: app.counts() == (200, 0, 0), 120)
+    wait_for(lambda: app.counts() == (200, 0, 0))
 
 
 def test_a_process_that_a_job_forks_ends_at_the_first_sigterm(app):

@@ -11,7 +11,7 @@ from workers import PROGRAM
 
 from jobrunner import enqueue
 
-#: What does not depend on the server.
+#: What does not depend on the server, and what moto cannot do.
 on_one_server = pytest.mark.parametrize("server_url", ["elasticmq"], indirect=True)
 STEERED = """
 class Busy(Exception): retry_seconds = 1
